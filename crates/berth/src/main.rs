@@ -1,0 +1,2 @@
+//! The `berth` binary: arguments to configuration, build, run, drain.
+fn main() {}

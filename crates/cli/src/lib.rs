@@ -1,0 +1,1 @@
+//! The command line: docker's words over the Docker API.

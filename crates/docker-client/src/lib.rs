@@ -1,0 +1,1 @@
+//! The Docker API from the caller's side.

@@ -1,0 +1,1 @@
+//! Containers: one owner task each; exec, logs, events, restarts, volumes.

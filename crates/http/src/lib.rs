@@ -1,0 +1,1 @@
+//! Listeners, connectors, TLS and upgrades.

@@ -1,0 +1,1 @@
+//! Content-addressed blobs, layers, snapshots, archives and the distribution client.

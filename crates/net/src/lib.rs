@@ -1,0 +1,1 @@
+//! Bridges, endpoints, address management, port publishing and the firewall.

@@ -1,0 +1,1 @@
+//! Image references, digests, media types, manifests and image configurations. No I/O.

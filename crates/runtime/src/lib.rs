@@ -1,0 +1,3 @@
+//! The OCI runtime, the launcher and the keepers. Synchronous.
+
+pub mod protocol;

@@ -1,0 +1,233 @@
+//! What the daemon, the launcher and the keepers say to each other.
+//!
+//! Every message is one frame: a little-endian `u32` length, then that many bytes of JSON.
+//! Descriptors travel as `SCM_RIGHTS` beside the frame's first byte, in the order in which the
+//! message's documentation names them. The JSON form is versioned by [`VERSION`]: a keeper that
+//! was started by an older daemon goes on with the older version, so fields are only ever added.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol. It rises when a field's meaning changes.
+pub const VERSION: u32 = 1;
+
+/// The largest frame that either side accepts, in bytes.
+pub const MAX_FRAME_BYTES: usize = 8 << 20;
+
+/// Daemon to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum LauncherRequest {
+    /// Fork a keeper. Descriptors: the keeper's end of its control socket; then the network
+    /// namespace if `has_netns`; then one stream socket for each of `attach`.
+    Launch(Box<Launch>),
+    /// Fork a named service of the binary (the port relay). Descriptors are handed to it as is.
+    Service { name: String, args: serde_json::Value },
+}
+
+/// Launcher to daemon, one for each request, in order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum LauncherReply {
+    Forked { pid: i32 },
+    Failed { message: String },
+}
+
+/// All that a keeper needs to run one container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Launch {
+    pub version: u32,
+    /// The container's full id.
+    pub id: String,
+    /// The container's runtime directory; holds `keeper.sock`, `keeper.json` and `exit.json`.
+    pub dir: PathBuf,
+    pub spec: Box<Spec>,
+    pub rootfs: Rootfs,
+    /// Path below each hierarchy's root, for example `/berth/<id>`.
+    pub cgroup: String,
+    pub has_netns: bool,
+    /// Keep stdin open although nobody is attached (`OpenStdin`).
+    pub open_stdin: bool,
+    /// Close stdin when the first attached client closes its side (`StdinOnce`).
+    pub stdin_once: bool,
+    /// Rows and columns of the terminal at start.
+    pub console_size: Option<(u16, u16)>,
+    /// Run our reaper as process 1 and the command below it (`--init`).
+    pub init: bool,
+    pub log: LogTarget,
+    /// Clients that attached before the start.
+    pub attach: Vec<AttachOptions>,
+    /// Another OCI runtime to use in place of ours (`--add-runtime`).
+    pub oci_runtime: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rootfs {
+    /// An overlay; `lower` has the topmost layer first.
+    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, volatile: bool },
+    /// A directory that is used as it is.
+    Directory(PathBuf),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogTarget {
+    None,
+    JsonFile {
+        path: PathBuf,
+        /// Rotate when the file passes this many bytes; `None` never rotates.
+        max_size_bytes: Option<u64>,
+        /// How many files are kept, the current one included.
+        max_files: u32,
+        compress: bool,
+        /// Written into each record as `attrs`.
+        attrs: std::collections::BTreeMap<String, String>,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttachOptions {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// Docker's 8-byte headers; `false` with a terminal.
+    pub multiplexed: bool,
+    /// The key sequence that detaches, already decoded; empty for none.
+    pub detach_keys: Vec<u8>,
+}
+
+/// Daemon to keeper. Each request has one [`Reply`] with the same `seq`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    pub seq: u64,
+    #[serde(flatten)]
+    pub body: RequestBody,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum RequestBody {
+    /// First message on `keeper.sock`; answered by [`ReplyBody::State`]. From then on this
+    /// connection also receives [`Event`]s.
+    Hello { version: u32 },
+    /// Descriptor: the client's stream socket. `None` is the container's main process.
+    Attach { exec: Option<String>, options: AttachOptions },
+    /// Descriptor, if `attach` is set: the client's stream socket.
+    Exec {
+        exec: String,
+        process: Box<Process>,
+        console_size: Option<(u16, u16)>,
+        attach: Option<AttachOptions>,
+        open_stdin: bool,
+    },
+    Signal { signal: i32, target: Target },
+    Resize { exec: Option<String>, rows: u16, columns: u16 },
+    Pause,
+    Resume,
+    Update { resources: Box<LinuxResources> },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    Init,
+    Exec(String),
+    /// Every process in the container's cgroup.
+    All,
+}
+
+/// Keeper to daemon: answers and events on one stream.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum Message {
+    Reply(Reply),
+    Event(Event),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    pub seq: u64,
+    #[serde(flatten)]
+    pub body: ReplyBody,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum ReplyBody {
+    Done,
+    State(KeeperState),
+    ExecStarted { pid: i32 },
+    Failed(Failure),
+}
+
+/// Sent without being asked. The control socket that came with [`Launch`] gets `Started` or
+/// `StartFailed` first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Started { pid: i32, started_at_ns: i64 },
+    StartFailed(Failure),
+    Exited(ExitRecord),
+    ExecExited { exec: String, code: i32 },
+    /// A process of the container was killed for lack of memory.
+    Oom,
+    /// A client left by its detach keys.
+    Detached { exec: Option<String> },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// In the words of runc, without Docker's prefix.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Exit code 127.
+    CommandNotFound,
+    /// Exit code 126.
+    CommandNotExecutable,
+    /// What the caller asked for cannot be (a user, a directory, a capability).
+    InvalidRequest,
+    NotRunning,
+    NotFound,
+    Internal,
+}
+
+/// What `exit.json` holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// As a shell has it: 128 + signal for a process that a signal ended.
+    pub code: i32,
+    pub signal: Option<i32>,
+    pub oom_killed: bool,
+    /// Nanoseconds since the epoch.
+    pub finished_at_ns: i64,
+}
+
+/// What `keeper.json` holds, and what [`RequestBody::Hello`] is answered with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KeeperState {
+    pub version: u32,
+    pub id: String,
+    pub keeper_pid: i32,
+    pub init_pid: i32,
+    /// Field 22 of `/proc/PID/stat` of the init, so that a reused pid is noticed.
+    pub init_start_ticks: u64,
+    pub started_at_ns: i64,
+    pub paused: bool,
+    pub execs: Vec<ExecState>,
+    pub exited: Option<ExitRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExecState {
+    pub exec: String,
+    pub pid: i32,
+    pub code: Option<i32>,
+}

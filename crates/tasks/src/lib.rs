@@ -1,0 +1,1 @@
+//! Supervised task scopes, shutdown and back-off.
