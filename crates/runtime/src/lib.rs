@@ -1,3 +1,6 @@
 //! The OCI runtime, the launcher and the keepers. Synchronous.
 
+pub mod container;
+pub mod error;
 pub mod protocol;
+pub mod rootfs;

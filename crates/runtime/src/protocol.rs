@@ -24,7 +24,10 @@ pub enum LauncherRequest {
     /// namespace if `has_netns`; then one stream socket for each of `attach`.
     Launch(Box<Launch>),
     /// Fork a named service of the binary (the port relay). Descriptors are handed to it as is.
-    Service { name: String, args: serde_json::Value },
+    Service {
+        name: String,
+        args: serde_json::Value,
+    },
 }
 
 /// Launcher to daemon, one for each request, in order.
@@ -67,7 +70,12 @@ pub struct Launch {
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
     /// An overlay; `lower` has the topmost layer first.
-    Overlay { lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf, volatile: bool },
+    Overlay {
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        volatile: bool,
+    },
     /// A directory that is used as it is.
     Directory(PathBuf),
 }
@@ -112,9 +120,14 @@ pub struct Request {
 pub enum RequestBody {
     /// First message on `keeper.sock`; answered by [`ReplyBody::State`]. From then on this
     /// connection also receives [`Event`]s.
-    Hello { version: u32 },
+    Hello {
+        version: u32,
+    },
     /// Descriptor: the client's stream socket. `None` is the container's main process.
-    Attach { exec: Option<String>, options: AttachOptions },
+    Attach {
+        exec: Option<String>,
+        options: AttachOptions,
+    },
     /// Descriptor, if `attach` is set: the client's stream socket.
     Exec {
         exec: String,
@@ -123,11 +136,20 @@ pub enum RequestBody {
         attach: Option<AttachOptions>,
         open_stdin: bool,
     },
-    Signal { signal: i32, target: Target },
-    Resize { exec: Option<String>, rows: u16, columns: u16 },
+    Signal {
+        signal: i32,
+        target: Target,
+    },
+    Resize {
+        exec: Option<String>,
+        rows: u16,
+        columns: u16,
+    },
     Pause,
     Resume,
-    Update { resources: Box<LinuxResources> },
+    Update {
+        resources: Box<LinuxResources>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -168,14 +190,22 @@ pub enum ReplyBody {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    Started { pid: i32, started_at_ns: i64 },
+    Started {
+        pid: i32,
+        started_at_ns: i64,
+    },
     StartFailed(Failure),
     Exited(ExitRecord),
-    ExecExited { exec: String, code: i32 },
+    ExecExited {
+        exec: String,
+        code: i32,
+    },
     /// A process of the container was killed for lack of memory.
     Oom,
     /// A client left by its detach keys.
-    Detached { exec: Option<String> },
+    Detached {
+        exec: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

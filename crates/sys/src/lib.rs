@@ -1,1 +1,5 @@
 //! System calls: the only unsafe code of the project, one file a facility.
+//!
+//! What `rustix` offers safely is used from there directly; here is what it lacks.
+
+pub mod pidfd;

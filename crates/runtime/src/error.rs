@@ -1,0 +1,52 @@
+//! The runtime's error: a kind to branch on, and runc's sentence for people.
+//!
+//! Docker's clients derive the exit codes 125, 126 and 127 from the sentence, so its words are a
+//! wire format: they follow runc's (`libcontainer` 1.2), without Docker's prefix
+//! `OCI runtime create failed: `.
+
+pub use crate::protocol::FailureKind as ErrorKind;
+
+/// Why a container or a process in it could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: ErrorKind,
+    /// The whole sentence, for example `runc create failed: unable to start container process:
+    /// error during container init: exec: "x": executable file not found in $PATH`.
+    pub message: String,
+}
+
+impl Error {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidRequest, message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The same error with words put before it.
+    #[must_use]
+    pub fn prefixed(self, prefix: &str) -> Self {
+        Self {
+            kind: self.kind,
+            message: format!("{prefix}{}", self.message),
+        }
+    }
+}
+
+impl From<Error> for crate::protocol::Failure {
+    fn from(error: Error) -> Self {
+        Self {
+            kind: error.kind,
+            message: error.message,
+        }
+    }
+}
