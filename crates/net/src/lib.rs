@@ -1,1 +1,20 @@
 //! Bridges, endpoints, address management, port publishing and the firewall.
+//!
+//! [`Net`] owns the network of one instance: its bridge, its nftables tables, the addresses of
+//! its containers and their published ports. Everything is synchronous and thread safe; nothing
+//! here knows about containers beyond their id.
+//!
+//! What the kernel needs is decided by pure functions ([`firewall::plan`], [`address::choose`],
+//! [`files::resolv_conf`]) and done by thin code above `berth_sys::{netlink, nft}`.
+
+pub mod address;
+mod config;
+mod endpoint;
+mod error;
+pub mod files;
+mod net;
+
+pub use config::{BridgeConfig, Config, Firewall};
+pub use endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
+pub use error::{Error, Holder};
+pub use net::{BridgeInfo, Net};
