@@ -1,0 +1,9 @@
+//! The body of every answer that is not a success.
+
+use crate::json::wire;
+
+wire! {
+    pub struct ErrorResponse {
+        pub message: String,
+    }
+}
