@@ -1,0 +1,118 @@
+//! Message bodies: one boxed type for servers and clients, and the ways to make one.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::mpsc;
+
+/// What a body can fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request's or response's body, whatever makes it.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The writing end of [`channel`].
+///
+/// Dropping it ends the body normally; [`Sender::fail`] breaks the message off, so that the peer
+/// sees that it is not whole.
+#[derive(Debug, Clone)]
+pub struct Sender(mpsc::Sender<Result<Bytes, BoxError>>);
+
+/// The reader of the body has gone: nobody will see what is still sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of the body has gone")]
+pub struct Gone;
+
+impl Sender {
+    /// Sends one chunk, waiting while the queue is full.
+    pub async fn send(&self, chunk: impl Into<Bytes>) -> Result<(), Gone> {
+        self.0.send(Ok(chunk.into())).await.map_err(|_| Gone)
+    }
+
+    /// Sends one chunk from a thread outside the runtime, waiting while the queue is full.
+    pub fn blocking_send(&self, chunk: impl Into<Bytes>) -> Result<(), Gone> {
+        self.0.blocking_send(Ok(chunk.into())).map_err(|_| Gone)
+    }
+
+    /// Breaks the message off with `error`.
+    pub async fn fail(self, error: impl Into<BoxError>) {
+        // A reader that has gone does not need to learn of the failure.
+        drop(self.0.send(Err(error.into())).await);
+    }
+
+    /// Waits until the reader has gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// A body without content.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is all here.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A body that is fed chunk by chunk; at most `capacity` chunks wait for the reader.
+pub fn channel(capacity: usize) -> (Sender, Body) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    (Sender(sender), Channel(receiver).boxed_unsync())
+}
+
+/// A body of the items of `stream`.
+pub fn stream<S, E>(stream: S) -> Body
+where
+    S: futures_util::Stream<Item = Result<Bytes, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    use futures_util::TryStreamExt;
+    let frames = stream.map_ok(Frame::data).map_err(Into::into);
+    http_body_util::StreamBody::new(frames).boxed_unsync()
+}
+
+/// Any body in the one boxed type.
+pub fn boxed<B>(body: B) -> Body
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read<B>(body: B, limit: usize) -> Result<Bytes, BoxError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let collected = http_body_util::Limited::new(body, limit).collect().await?;
+    Ok(collected.to_bytes())
+}
+
+struct Channel(mpsc::Receiver<Result<Bytes, BoxError>>);
+
+impl hyper::body::Body for Channel {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0
+            .poll_recv(cx)
+            .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
