@@ -2,5 +2,8 @@
 
 pub mod container;
 pub mod error;
+pub mod framing;
+mod keeper;
+pub mod launcher;
 pub mod protocol;
 pub mod rootfs;

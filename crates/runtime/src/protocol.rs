@@ -206,6 +206,10 @@ pub enum Event {
     Detached {
         exec: Option<String>,
     },
+    /// Something went wrong that the container does not notice (the log's disk is full).
+    Warning {
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -2,4 +2,6 @@
 //!
 //! What `rustix` offers safely is used from there directly; here is what it lacks.
 
+pub mod fork;
+pub mod memory;
 pub mod pidfd;

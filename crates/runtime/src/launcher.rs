@@ -1,0 +1,208 @@
+//! The launcher: a small process, one for each daemon, that forks the keepers.
+//!
+//! It is forked from the daemon before any thread exists and before anything large has been
+//! allocated, leads a session and a cgroup of its own, and answers one request after another on
+//! one socket. Since a keeper is a fork of it without an `exec`, a keeper shares nearly all of
+//! its memory. The launcher ends when the daemon does (its socket closes); what it forked goes on.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
+
+use berth_sys::fork::{self, Fork};
+use serde::Deserialize;
+
+use crate::framing;
+use crate::protocol::{Launch, LauncherReply, LauncherRequest};
+
+mod place;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("fork the launcher")]
+    Fork(#[source] std::io::Error),
+    #[error("talk to the launcher")]
+    Protocol(#[from] framing::Error),
+    #[error("the launcher has ended")]
+    Ended,
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a registered service gets: the request's arguments, and the descriptors that came along.
+#[derive(Debug)]
+pub struct ServiceArgs {
+    pub args: serde_json::Value,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// A function of the binary that runs as a process of its own and outlives the daemon. It returns
+/// the exit code.
+pub type Service = fn(ServiceArgs) -> i32;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Config<'a> {
+    /// Where the launcher and the keepers live, below each cgroup hierarchy's root (for example
+    /// `/berth/keepers`), so that limits on the daemon do not reach them. `None` stays put.
+    pub cgroup: Option<&'a str>,
+    /// By name: what [`LauncherRequest::Service`] can start.
+    pub services: &'a [(&'static str, Service)],
+}
+
+/// Forks the launcher. Call it first thing in the daemon, while the process has one thread.
+pub fn fork(config: Config<'_>) -> Result<Launcher, Error> {
+    let (ours, theirs) = UnixStream::pair().map_err(Error::Fork)?;
+    match fork::fork().map_err(Error::Fork)? {
+        Fork::Parent { .. } => Ok(Launcher {
+            socket: Mutex::new(ours),
+        }),
+        Fork::Child => {
+            drop(ours);
+            fork::exit_now(run(theirs, config))
+        }
+    }
+}
+
+/// The launcher's whole life, in the forked child. Returns the exit code.
+pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
+    if place::settle(socket.as_fd(), config.cgroup).is_err() {
+        return 1;
+    }
+    loop {
+        let (body, fds) = match framing::recv(&socket) {
+            Ok(Some(request)) => request,
+            Ok(None) => break,
+            Err(_broken) => return 1,
+        };
+        let reply = match plan(&body, config.services) {
+            Err(message) => LauncherReply::Failed { message },
+            Ok(job) => match fork::fork() {
+                Ok(Fork::Parent { child }) => LauncherReply::Forked { pid: child },
+                Ok(Fork::Child) => {
+                    drop(socket);
+                    return job.perform(body, fds);
+                }
+                Err(error) => LauncherReply::Failed {
+                    message: format!("fork: {error}"),
+                },
+            },
+        };
+        // The daemon may be gone by now; the next receive notices.
+        let _ = framing::encode(&reply).and_then(|frame| framing::send(&socket, &frame, &[]));
+    }
+    if let Some(cgroup) = config.cgroup {
+        place::leave(cgroup);
+    }
+    0
+}
+
+/// What the forked child is for.
+#[derive(Debug)]
+enum Job {
+    Keeper,
+    Service(Service),
+}
+
+/// Looks only at the envelope: what a container's specification allocates when it is parsed shall
+/// burden its keeper, not the launcher.
+fn plan(body: &[u8], services: &[(&'static str, Service)]) -> Result<Job, String> {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        op: &'a str,
+        name: Option<&'a str>,
+    }
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
+    match (envelope.op, envelope.name) {
+        ("launch", _) => Ok(Job::Keeper),
+        ("service", Some(wanted)) => services
+            .iter()
+            .find(|(name, _)| *name == wanted)
+            .map(|(_, service)| Job::Service(*service))
+            .ok_or_else(|| format!("no service is named {wanted:?}")),
+        (op, _) => Err(format!("unknown request {op:?}")),
+    }
+}
+
+impl Job {
+    /// Runs in the forked child; returns its exit code.
+    fn perform(self, body: Vec<u8>, fds: VecDeque<OwnedFd>) -> i32 {
+        let name = match self {
+            Self::Keeper => c"berth-keeper",
+            Self::Service(_) => c"berth-service",
+        };
+        if place::detach(name).is_err() {
+            return 1;
+        }
+        match (self, framing::decode(&body)) {
+            (Self::Keeper, Ok(LauncherRequest::Launch(launch))) => {
+                drop(body);
+                crate::keeper::run(launch, fds)
+            }
+            (Self::Service(service), Ok(LauncherRequest::Service { args, .. })) => {
+                service(ServiceArgs {
+                    args,
+                    fds: fds.into(),
+                })
+            }
+            _ => 1,
+        }
+    }
+}
+
+/// The daemon's end. One request is under way at a time; each takes well under a millisecond, so
+/// that also asynchronous callers may wait for it in place.
+#[derive(Debug)]
+pub struct Launcher {
+    socket: Mutex<UnixStream>,
+}
+
+impl Launcher {
+    /// Forks a keeper, and returns its process id. Whether the container starts is told on
+    /// `control`'s other end. `attach` has one stream socket for each of `launch.attach`.
+    pub fn launch(
+        &self,
+        launch: Launch,
+        control: BorrowedFd<'_>,
+        netns: Option<BorrowedFd<'_>>,
+        attach: &[BorrowedFd<'_>],
+    ) -> Result<i32, Error> {
+        let launch = Launch {
+            has_netns: netns.is_some(),
+            ..launch
+        };
+        let fds: Vec<_> = std::iter::once(control)
+            .chain(netns)
+            .chain(attach.iter().copied())
+            .collect();
+        self.request(&LauncherRequest::Launch(Box::new(launch)), &fds)
+    }
+
+    /// Forks a registered service, and returns its process id.
+    pub fn service(
+        &self,
+        name: &str,
+        args: serde_json::Value,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<i32, Error> {
+        self.request(
+            &LauncherRequest::Service {
+                name: name.to_owned(),
+                args,
+            },
+            fds,
+        )
+    }
+
+    fn request(&self, request: &LauncherRequest, fds: &[BorrowedFd<'_>]) -> Result<i32, Error> {
+        let frame = framing::encode(request)?;
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        framing::send(&*socket, &frame, fds)?;
+        let (body, _) = framing::recv(&*socket)?.ok_or(Error::Ended)?;
+        match framing::decode(&body)? {
+            LauncherReply::Forked { pid } => Ok(pid),
+            LauncherReply::Failed { message } => Err(Error::Refused(message)),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `fork` for single-threaded processes, and what becomes of the children.
+//!
+//! The launcher forks keepers without `exec`, so the child goes on running ordinary Rust code.
+//! That is sound only while the process has one thread: a lock that another thread holds (the
+//! allocator's, for one) would stay locked in the child for ever. [`fork`] checks that.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Which side of [`fork`] this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    Parent { child: i32 },
+    Child,
+}
+
+/// Duplicates this process. Fails with `EDEADLK` when it has more than one thread.
+pub fn fork() -> io::Result<Fork> {
+    if thread_count()? != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EDEADLK));
+    }
+    // SAFETY: the process has a single thread (checked above), so no lock is held by a thread
+    // that the child lacks, and the child may run any code.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        child => Ok(Fork::Parent { child }),
+    }
+}
+
+/// The kernel reaps this process's children by itself from now on (`true`), or leaves them for
+/// `wait` (`false`, the default). A forked child inherits the setting.
+pub fn reap_children_automatically(enabled: bool) -> io::Result<()> {
+    let disposition = if enabled {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
+    // SAFETY: both dispositions are constants that install no handler.
+    let previous = unsafe { libc::signal(libc::SIGCHLD, disposition) };
+    if previous == libc::SIG_ERR {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Ends the process without unwinding and without running what `atexit` registered: for a forked
+/// child, whose buffers and handlers belong to its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Closes every descriptor but the standard streams and `keep`. It is meant for a fresh child of
+/// [`fork`]: whatever object of the parent's owned a descriptor must not be used any more.
+pub fn close_others(keep: BorrowedFd<'_>) -> io::Result<()> {
+    let keep = keep.as_raw_fd().unsigned_abs();
+    if keep > 3 {
+        close_range(3, keep - 1)?;
+    }
+    close_range(keep.max(2) + 1, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the arguments are plain integers; descriptors that are not open are skipped, and
+    // the caller of `close_others` gives up the owners of the open ones.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as libc::c_uint) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `/proc/self/task` has one link for each thread, besides `.` and `..`.
+fn thread_count() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata("/proc/self/task")?
+        .nlink()
+        .saturating_sub(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        let (tx, rx) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || rx.recv());
+        let error = fork().unwrap_err();
+        drop(tx);
+        let _ = other.join();
+        assert_eq!(error.raw_os_error(), Some(libc::EDEADLK));
+    }
+}
