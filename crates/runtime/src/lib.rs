@@ -7,3 +7,4 @@ mod keeper;
 pub mod launcher;
 pub mod protocol;
 pub mod rootfs;
+pub mod user;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
+pub use crate::user::UserRequest;
+
 /// The version of this protocol. It rises when a field's meaning changes.
 pub const VERSION: u32 = 1;
 
@@ -47,6 +49,9 @@ pub struct Launch {
     /// The container's runtime directory; holds `keeper.sock`, `keeper.json` and `exit.json`.
     pub dir: PathBuf,
     pub spec: Box<Spec>,
+    /// Looked up in the container's own account files; overrides the specification's user.
+    #[serde(default)]
+    pub user: UserRequest,
     pub rootfs: Rootfs,
     /// Path below each hierarchy's root, for example `/berth/<id>`.
     pub cgroup: String,
@@ -132,6 +137,8 @@ pub enum RequestBody {
     Exec {
         exec: String,
         process: Box<Process>,
+        #[serde(default)]
+        user: UserRequest,
         console_size: Option<(u16, u16)>,
         attach: Option<AttachOptions>,
         open_stdin: bool,
