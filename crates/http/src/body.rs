@@ -87,14 +87,58 @@ where
     body.map_err(Into::into).boxed_unsync()
 }
 
+/// Why a body could not be read whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    #[error("the body broke off")]
+    Broken(#[source] BoxError),
+}
+
+/// What can be read as a body: ours, and hyper's incoming one.
+pub trait IntoBody {
+    fn into_body(self) -> Body;
+}
+
+impl IntoBody for Body {
+    fn into_body(self) -> Body {
+        self
+    }
+}
+
+impl IntoBody for hyper::body::Incoming {
+    fn into_body(self) -> Body {
+        boxed(self)
+    }
+}
+
 /// Reads a whole body of at most `limit` bytes.
-pub async fn read<B>(body: B, limit: usize) -> Result<Bytes, BoxError>
-where
-    B: hyper::body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let collected = http_body_util::Limited::new(body, limit).collect().await?;
-    Ok(collected.to_bytes())
+pub async fn read(body: impl IntoBody, limit: usize) -> Result<Bytes, ReadError> {
+    let mut body = body.into_body();
+    let mut first = Bytes::new();
+    let mut rest = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else {
+            continue;
+        };
+        if data.len() > limit - first.len() - rest.len() {
+            return Err(ReadError::TooLong(limit));
+        }
+        // Most bodies come in one piece, which needs no copy.
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = bytes::BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
 }
 
 struct Channel(mpsc::Receiver<Result<Bytes, BoxError>>);
