@@ -1,6 +1,7 @@
 //! The OCI runtime, the launcher and the keepers. Synchronous.
 
 pub mod container;
+pub mod defaults;
 pub mod error;
 pub mod framing;
 mod keeper;
