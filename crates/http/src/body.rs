@@ -96,32 +96,52 @@ pub enum ReadError {
     Broken(#[source] BoxError),
 }
 
-/// What can be read as a body: ours, and hyper's incoming one.
-pub trait IntoBody {
-    fn into_body(self) -> Body;
+/// What can be read as a body: ours, hyper's incoming one, and references to them.
+///
+/// A bound `Error: Into<BoxError>` would be shorter, but the compiler then takes no future that
+/// reads our own body for `Send`.
+pub trait Source: Unpin {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 }
 
-impl IntoBody for Body {
-    fn into_body(self) -> Body {
-        self
+impl Source for Body {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        hyper::body::Body::poll_frame(Pin::new(self), cx)
     }
 }
 
-impl IntoBody for hyper::body::Incoming {
-    fn into_body(self) -> Body {
-        boxed(self)
+impl Source for hyper::body::Incoming {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        hyper::body::Body::poll_frame(Pin::new(self), cx)
+            .map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl<S: Source> Source for &mut S {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        (**self).poll_next(cx)
+    }
+}
+
+/// The next piece of a body's data; `None` at its end. Trailers are passed over. Cancel safe.
+pub async fn next(body: &mut impl Source) -> Option<Result<Bytes, BoxError>> {
+    loop {
+        match std::future::poll_fn(|cx| body.poll_next(cx)).await? {
+            Ok(frame) => match frame.into_data() {
+                Ok(data) => return Some(Ok(data)),
+                Err(_trailers) => {}
+            },
+            Err(error) => return Some(Err(error)),
+        }
     }
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: impl IntoBody, limit: usize) -> Result<Bytes, ReadError> {
-    let mut body = body.into_body();
+pub async fn read(mut body: impl Source, limit: usize) -> Result<Bytes, ReadError> {
     let mut first = Bytes::new();
     let mut rest = bytes::BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(ReadError::Broken)?.into_data() else {
-            continue;
-        };
+    while let Some(data) = next(&mut body).await {
+        let data = data.map_err(ReadError::Broken)?;
         if data.len() > limit - first.len() - rest.len() {
             return Err(ReadError::TooLong(limit));
         }

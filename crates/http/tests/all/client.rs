@@ -160,3 +160,21 @@ async fn a_kept_connection_that_the_server_closed_is_replaced() {
     }
     scope.cancel();
 }
+
+#[tokio::test]
+async fn a_body_is_read_whole_or_refused_at_the_limit() {
+    let (sender, body) = berth_http::body::channel(4);
+    for chunk in ["one", "two", "three"] {
+        sender.send(chunk).await.unwrap();
+    }
+    drop(sender);
+    assert_eq!(
+        berth_http::body::read(body, 11).await.unwrap(),
+        "onetwothree"
+    );
+    let (sender, body) = berth_http::body::channel(4);
+    sender.send("0123456789").await.unwrap();
+    sender.send("01").await.unwrap();
+    drop(sender);
+    assert!(berth_http::body::read(body, 11).await.is_err());
+}
