@@ -6,6 +6,7 @@ pub mod error;
 pub mod framing;
 mod keeper;
 pub mod launcher;
+pub mod log;
 pub mod protocol;
 pub mod rootfs;
 pub mod user;
