@@ -4,4 +4,7 @@
 
 pub mod fork;
 pub mod memory;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
 pub mod pidfd;

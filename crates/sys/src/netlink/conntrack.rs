@@ -1,0 +1,70 @@
+//! Forgetting tracked connections, through ctnetlink.
+//!
+//! A flow of UDP that goes on without a pause keeps the translation that it began with; when a
+//! port is published or taken away, such flows must begin anew.
+
+use std::net::Ipv4Addr;
+
+use super::attributes::{nest, put};
+use super::{Error, Messages, NLM_F_ACK, NLM_F_REQUEST, Socket};
+
+// <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
+// The bits of CTA_FILTER_*_FLAGS (net/netfilter/nf_internals.h).
+const FILTER_IP_SRC: u32 = 1 << 0;
+const FILTER_PROTO_NUM: u32 = 1 << 3;
+const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
+
+/// Forgets the connections that this address answers (the translated ones included).
+pub fn forget_answered_by(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Error> {
+    flush(socket, |out| {
+        nest(out, CTA_TUPLE_REPLY, |out| {
+            nest(out, CTA_TUPLE_IP, |out| {
+                put(out, CTA_IP_V4_SRC, &address.octets())
+            });
+        });
+        filter(out, 0, FILTER_IP_SRC);
+    })
+}
+
+/// Forgets the connections of this protocol that were made to this port.
+pub fn forget_port(socket: &mut Socket, protocol: u8, port: u16) -> Result<(), Error> {
+    flush(socket, |out| {
+        nest(out, CTA_TUPLE_ORIG, |out| {
+            nest(out, CTA_TUPLE_PROTO, |out| {
+                put(out, CTA_PROTO_NUM, &[protocol]);
+                put(out, CTA_PROTO_DST_PORT, &port.to_be_bytes());
+            });
+        });
+        filter(out, FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT, 0);
+    })
+}
+
+fn filter(out: &mut Vec<u8>, original: u32, reply: u32) {
+    nest(out, CTA_FILTER, |out| {
+        put(out, CTA_FILTER_ORIG_FLAGS, &original.to_ne_bytes());
+        put(out, CTA_FILTER_REPLY_FLAGS, &reply.to_ne_bytes());
+    });
+}
+
+fn flush(socket: &mut Socket, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+    let mut messages = Messages::new();
+    let kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+    messages.push(kind, NLM_F_REQUEST | NLM_F_ACK, |out| {
+        out.extend([libc::AF_INET as u8, 0, 0, 0]);
+        write(out);
+    });
+    socket.execute(messages)?;
+    Ok(())
+}

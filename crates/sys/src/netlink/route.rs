@@ -1,0 +1,369 @@
+//! Links, addresses and routes, through rtnetlink.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{Emitable, ParseableParametrized};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::attributes::{nest, put};
+use super::{
+    Error, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    Reply, Socket,
+};
+
+// <linux/rtnetlink.h>
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTM_DELNEIGH: u16 = 29;
+
+const MAKE: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+const CHANGE: u16 = NLM_F_REQUEST | NLM_F_ACK;
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// `bridge`, `veth`; `None` for hardware.
+    pub kind: Option<String>,
+    /// The bridge that the link is a port of.
+    pub master: Option<u32>,
+    pub mtu: u32,
+    pub mac: Vec<u8>,
+    pub up: bool,
+}
+
+/// An IPv4 network with the link that leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub link: u32,
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+}
+
+/// A pair of links to be made: `name` as a port of `master`, `peer_name` in another namespace.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    pub name: &'a str,
+    pub master: u32,
+    pub mtu: u32,
+    pub peer_name: &'a str,
+    pub peer_mac: [u8; 6],
+    pub peer_namespace: BorrowedFd<'a>,
+}
+
+pub fn links(socket: &mut Socket) -> Result<Vec<Link>, Error> {
+    let replies = dump(socket, RTM_GETLINK, &LinkMessage::default())?;
+    Ok(replies.iter().filter_map(parse_link).collect())
+}
+
+/// The link of this name, if there is one.
+pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    let mut messages = Messages::new();
+    messages.push(RTM_GETLINK, CHANGE, emit(&message));
+    match socket.execute(messages) {
+        Ok(replies) => Ok(replies.iter().find_map(parse_link)),
+        Err(error) if error.is(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a bridge, already up. Its address is given, so that it does not change with its ports.
+pub fn create_bridge(
+    socket: &mut Socket,
+    name: &str,
+    mac: [u8; 6],
+    mtu: Option<u32>,
+) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+    ];
+    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    let mut messages = Messages::new();
+    messages.push(RTM_NEWLINK, MAKE, emit(&message));
+    socket.execute(messages).map(|_| ())
+}
+
+/// Makes a pair; this side is up, the peer is not yet.
+pub fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(veth.peer_name.to_owned()),
+        LinkAttribute::Address(veth.peer_mac.to_vec()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::NetNsFd(veth.peer_namespace.as_raw_fd()),
+    ];
+    let mut message = LinkMessage::default();
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = vec![
+        LinkAttribute::IfName(veth.name.to_owned()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::Controller(veth.master),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    let mut messages = Messages::new();
+    messages.push(RTM_NEWLINK, MAKE, emit(&message));
+    socket.execute(messages).map(|_| ())
+}
+
+pub fn set_up(socket: &mut Socket, index: u32) -> Result<(), Error> {
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&up(index)));
+    socket.execute(messages).map(|_| ())
+}
+
+pub fn set_mtu(socket: &mut Socket, index: u32, mtu: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&message));
+    socket.execute(messages).map(|_| ())
+}
+
+/// Brings a link up with this address and, if given, a default route: one exchange.
+pub fn configure(
+    socket: &mut Socket,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+) -> Result<(), Error> {
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&up(index)));
+    push_address(&mut messages, index, address, prefix);
+    if let Some(gateway) = gateway {
+        let mut route = RouteMessage::default();
+        route.header.address_family = AddressFamily::Inet;
+        route.header.table = RouteHeader::RT_TABLE_MAIN;
+        route.header.protocol = RouteProtocol::Boot;
+        route.header.scope = RouteScope::Universe;
+        route.header.kind = RouteType::Unicast;
+        route.attributes = vec![
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+            RouteAttribute::Oif(index),
+        ];
+        messages.push(RTM_NEWROUTE, MAKE, emit(&route));
+    }
+    socket.execute(messages).map(|_| ())
+}
+
+pub fn add_address(
+    socket: &mut Socket,
+    index: u32,
+    address: Ipv4Addr,
+    prefix: u8,
+) -> Result<(), Error> {
+    let mut messages = Messages::new();
+    push_address(&mut messages, index, address, prefix);
+    socket.execute(messages).map(|_| ())
+}
+
+/// The IPv4 addresses of all links.
+pub fn addresses(socket: &mut Socket) -> Result<Vec<Network>, Error> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    let replies = dump(socket, RTM_GETADDR, &message)?;
+    let parse = |reply: &Reply| {
+        let RouteNetlinkMessage::NewAddress(message) = decode(reply)? else {
+            return None;
+        };
+        let address = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            })?;
+        Some(Network {
+            link: message.header.index,
+            address,
+            prefix: message.header.prefix_len,
+        })
+    };
+    Ok(replies.iter().filter_map(parse).collect())
+}
+
+/// The networks that the host routes, in all tables, but the default route.
+pub fn routes(socket: &mut Socket) -> Result<Vec<Network>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    let replies = dump(socket, RTM_GETROUTE, &message)?;
+    let parse = |reply: &Reply| {
+        let RouteNetlinkMessage::NewRoute(message) = decode(reply)? else {
+            return None;
+        };
+        let (mut address, mut link) = (None, 0);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(found)) => address = Some(*found),
+                RouteAttribute::Oif(index) => link = *index,
+                _ => {}
+            }
+        }
+        Some(Network {
+            link,
+            address: address?,
+            prefix: message.header.destination_prefix_length,
+        })
+    };
+    Ok(replies.iter().filter_map(parse).collect())
+}
+
+/// Removes links; those that are gone already are no error.
+pub fn delete_link(socket: &mut Socket, index: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let mut messages = Messages::new();
+    messages.push(RTM_DELLINK, CHANGE, emit(&message));
+    match socket.execute(messages) {
+        Err(error) if !error.is(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets which hardware address a neighbour had. An unknown neighbour is no error.
+pub fn forget_neighbour(socket: &mut Socket, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = link;
+    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
+        address,
+    ))];
+    let mut messages = Messages::new();
+    messages.push(RTM_DELNEIGH, CHANGE, emit(&message));
+    match socket.execute(messages) {
+        Err(error) if !error.is(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A bridge's port passes nothing any more, and the bridge forgets what it learnt of it. Unlike
+/// taking the link down this does not wait for the kernel's readers (27 ms).
+pub fn silence_port(socket: &mut Socket, index: u32) -> Result<(), Error> {
+    const IFLA_PROTINFO: u16 = 12;
+    const IFLA_BRPORT_STATE: u16 = 1;
+    const IFLA_BRPORT_FLUSH: u16 = 24;
+    const BR_STATE_DISABLED: u8 = 0;
+    let mut header = LinkMessage::default();
+    header.header.interface_family = AddressFamily::Bridge;
+    header.header.index = index;
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, |out| {
+        emit(&header)(out);
+        nest(out, IFLA_PROTINFO, |out| {
+            put(out, IFLA_BRPORT_STATE, &[BR_STATE_DISABLED]);
+            put(out, IFLA_BRPORT_FLUSH, &[]);
+        });
+    });
+    match socket.execute(messages) {
+        Err(error) if !error.is(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn up(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn push_address(messages: &mut Messages, index: u32, address: Ipv4Addr, prefix: u8) {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.prefix_len = prefix;
+    message.header.scope = AddressScope::Universe;
+    message.header.index = index;
+    let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+    let broadcast = Ipv4Addr::from(u32::from(address) | host_bits);
+    message.attributes = vec![
+        AddressAttribute::Local(IpAddr::V4(address)),
+        AddressAttribute::Address(IpAddr::V4(address)),
+        AddressAttribute::Broadcast(broadcast),
+    ];
+    messages.push(
+        RTM_NEWADDR,
+        MAKE & !NLM_F_EXCL | NLM_F_REPLACE,
+        emit(&message),
+    );
+}
+
+fn dump(socket: &mut Socket, kind: u16, message: &impl Emitable) -> Result<Vec<Reply>, Error> {
+    let mut messages = Messages::new();
+    messages.push(kind, NLM_F_REQUEST | NLM_F_DUMP, emit(message));
+    socket.dump(messages)
+}
+
+fn emit(message: &impl Emitable) -> impl FnOnce(&mut Vec<u8>) {
+    move |out| {
+        let start = out.len();
+        out.resize(start + message.buffer_len(), 0);
+        message.emit(&mut out[start..]);
+    }
+}
+
+/// `None` for what this library does not understand, for example attributes of a newer kernel.
+fn decode(reply: &Reply) -> Option<RouteNetlinkMessage> {
+    RouteNetlinkMessage::parse_with_param(&reply.payload[..], reply.kind).ok()
+}
+
+fn parse_link(reply: &Reply) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = decode(reply)? else {
+        return None;
+    };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: None,
+        master: None,
+        mtu: 0,
+        mac: Vec::new(),
+        up: message.header.flags.contains(LinkFlags::Up),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Address(mac) => link.mac = mac,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}

@@ -1,0 +1,113 @@
+//! What is there: tables, chains and rules, of this and of other owners.
+
+use super::{Family, NFNL_SUBSYS_NFTABLES, header};
+use crate::netlink::attributes::{be32, be64, find, put_text, text};
+use crate::netlink::{Error, Messages, NLM_F_DUMP, NLM_F_REQUEST, Reply, Socket};
+
+const NFT_MSG_GETTABLE: u16 = 1;
+const NFT_MSG_GETCHAIN: u16 = 4;
+const NFT_MSG_GETRULE: u16 = 7;
+const HEADER_BYTES: usize = 4;
+
+/// A chain that hangs on a hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    pub table: String,
+    pub name: String,
+    /// `NF_INET_*`.
+    pub hook: u32,
+    pub drops_by_default: bool,
+    /// `filter`, `nat` or `route`.
+    pub kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleInfo {
+    pub chain: String,
+    pub handle: u64,
+    pub comment: Option<String>,
+}
+
+/// The names of the family's tables.
+pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<String>, Error> {
+    let replies = dump(socket, NFT_MSG_GETTABLE, family, |_| {})?;
+    Ok(replies
+        .iter()
+        .filter_map(|reply| Some(text(attribute(reply, 1)?)))
+        .collect())
+}
+
+/// The family's base chains.
+pub fn chains(socket: &mut Socket, family: Family) -> Result<Vec<BaseChain>, Error> {
+    const POLICY_DROP: u32 = 0;
+    let replies = dump(socket, NFT_MSG_GETCHAIN, family, |_| {})?;
+    let parse = |reply: &Reply| {
+        let hook = attribute(reply, 4)?;
+        Some(BaseChain {
+            table: text(attribute(reply, 1)?),
+            name: text(attribute(reply, 3)?),
+            hook: find(hook, 1).and_then(be32)?,
+            drops_by_default: attribute(reply, 5).and_then(be32) == Some(POLICY_DROP),
+            kind: attribute(reply, 7).map(text).unwrap_or_default(),
+        })
+    };
+    Ok(replies.iter().filter_map(parse).collect())
+}
+
+/// The rules of a chain, in order. A missing table or chain has none.
+pub fn rules(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<RuleInfo>, Error> {
+    let replies = dump(socket, NFT_MSG_GETRULE, family, |out| {
+        put_text(out, 1, table);
+        put_text(out, 2, chain);
+    });
+    let replies = match replies {
+        Err(error) if error.is(libc::ENOENT) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let parse = |reply: &Reply| {
+        Some(RuleInfo {
+            chain: text(attribute(reply, 2)?),
+            handle: attribute(reply, 3).and_then(be64)?,
+            comment: attribute(reply, 7).and_then(comment),
+        })
+    };
+    Ok(replies
+        .iter()
+        .filter_map(parse)
+        .filter(|rule| rule.chain == chain)
+        .collect())
+}
+
+fn comment(user_data: &[u8]) -> Option<String> {
+    let [0, length, value @ ..] = user_data else {
+        return None;
+    };
+    Some(text(value.get(..usize::from(*length))?))
+}
+
+fn attribute(reply: &Reply, kind: u16) -> Option<&[u8]> {
+    find(reply.payload.get(HEADER_BYTES..)?, kind)
+}
+
+fn dump(
+    socket: &mut Socket,
+    kind: u16,
+    family: Family,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Result<Vec<Reply>, Error> {
+    let mut messages = Messages::new();
+    messages.push(
+        NFNL_SUBSYS_NFTABLES << 8 | kind,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        |out| {
+            out.extend(header(family));
+            write(out);
+        },
+    );
+    socket.dump(messages)
+}
