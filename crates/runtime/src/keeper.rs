@@ -1,21 +1,146 @@
-//! A keeper: the parent of one container's processes.
+//! A keeper: the parent of one container's processes, forked by the launcher.
+//!
+//! It owns the container's pipes or terminal, is the only writer of its log, serves attached
+//! clients, and answers on `keeper.sock`. It lives as long as its container, and no daemon has to.
+//!
+//! ```text
+//! launch ─► start ──► serving ──init ended──► exit.json, `Exited` ──clients served──► `Released`
+//!              └─ StartFailed
+//! ```
+//!
+//! One thread, one `poll` loop ([`turn`]). The container never waits for the daemon; it waits for
+//! attached clients only, as with Docker.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Instant;
 
-use crate::protocol::{Event, Failure, FailureKind, Launch};
+use rustix::time::{ClockId, clock_gettime};
 
-/// The keeper's whole life. Returns the exit code.
-pub fn run(launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> i32 {
-    let Some(control) = fds.pop_front() else {
-        return 1;
-    };
-    let message = format!("container {} cannot be started yet", launch.id);
-    let event = Event::StartFailed(Failure {
+use crate::container::Container;
+use crate::log::Log;
+use crate::protocol::{
+    Event, ExecState, ExitRecord, Failure, FailureKind, KeeperState, Launch, VERSION,
+};
+
+mod client;
+mod control;
+mod detach;
+mod end;
+mod files;
+mod process;
+mod requests;
+mod start;
+mod turn;
+
+pub use files::{connect, read_exit, read_state};
+
+use client::Client;
+use control::Connection;
+use process::Process;
+
+/// The exit codes of execs that are remembered for a daemon that comes later.
+const MAX_FINISHED_EXECS: usize = 256;
+
+/// The keeper's whole life. Returns the exit code of the keeper itself.
+pub fn run(launch: Box<Launch>, fds: VecDeque<OwnedFd>) -> i32 {
+    match start::start(launch, fds) {
+        Some(keeper) => keeper.serve(),
+        None => 1,
+    }
+}
+
+struct Keeper {
+    id: String,
+    dir: PathBuf,
+    container: Container,
+    /// Holds the overlay until the end has been reported: the last reference syncs the disk.
+    mount: Option<OwnedFd>,
+    /// The container's filter in JSON, for execs; parsed it would take several times the memory.
+    seccomp: Option<Box<[u8]>>,
+    log: Log,
+    /// The log's failure has been told; once is enough until it works again.
+    log_has_failed: bool,
+    listener: UnixListener,
+    connections: Vec<Connection>,
+    /// The main process is the first.
+    processes: Vec<Process>,
+    clients: Vec<Client>,
+    finished_execs: VecDeque<ExecState>,
+    next_key: u32,
+    started_at_ns: i64,
+    init_start_ticks: u64,
+    paused: bool,
+    /// The overlay has been let go.
+    released: bool,
+    exit: Option<(ExitRecord, Instant)>,
+    /// For one read of output.
+    buffer: Vec<u8>,
+    /// Memory is in use that is given back when nothing happens.
+    is_warm: bool,
+}
+
+impl Keeper {
+    fn state(&self) -> KeeperState {
+        let running = self.processes.iter().filter_map(|process| {
+            let exec = process.exec.clone().filter(|_| process.exit.is_none())?;
+            Some(ExecState {
+                exec,
+                pid: process.pid,
+                code: None,
+            })
+        });
+        KeeperState {
+            version: VERSION,
+            id: self.id.clone(),
+            keeper_pid: rustix::process::getpid().as_raw_nonzero().get(),
+            init_pid: self.container.pid().as_raw_nonzero().get(),
+            init_start_ticks: self.init_start_ticks,
+            started_at_ns: self.started_at_ns,
+            paused: self.paused,
+            execs: self.finished_execs.iter().cloned().chain(running).collect(),
+            exited: self.exit.as_ref().map(|(record, _)| record.clone()),
+        }
+    }
+
+    fn publish(&mut self, event: &Event) {
+        for connection in &mut self.connections {
+            connection.event(event);
+        }
+    }
+
+    /// Tells a failure that the container shall not notice.
+    fn warn(&mut self, error: &dyn std::error::Error) {
+        let message = sentence(error);
+        self.publish(&Event::Warning { message });
+    }
+
+    fn logged(&mut self, result: Result<(), crate::log::Error>) {
+        match result {
+            Ok(()) => self.log_has_failed = false,
+            Err(error) if !self.log_has_failed => {
+                self.log_has_failed = true;
+                self.warn(&error);
+            }
+            Err(_same) => (),
+        }
+    }
+}
+
+fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+fn internal(error: &dyn std::error::Error) -> Failure {
+    Failure {
         kind: FailureKind::Internal,
-        message,
-    });
-    let sent = crate::framing::encode(&crate::protocol::Message::Event(event))
-        .and_then(|frame| crate::framing::send(&control, &frame, &[]));
-    i32::from(sent.is_err())
+        message: sentence(error),
+    }
+}
+
+fn sentence(error: &dyn std::error::Error) -> String {
+    berth_base::chain::Chain(error).to_string()
 }

@@ -4,7 +4,7 @@ pub mod container;
 pub mod defaults;
 pub mod error;
 pub mod framing;
-mod keeper;
+pub mod keeper;
 pub mod launcher;
 pub mod log;
 pub mod protocol;

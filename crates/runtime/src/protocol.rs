@@ -213,6 +213,9 @@ pub enum Event {
     Detached {
         exec: Option<String>,
     },
+    /// After `Exited`: the root file system has been let go, so that the same overlay may be
+    /// mounted again. The end of the connection says so, too.
+    Released,
     /// Something went wrong that the container does not notice (the log's disk is full).
     Warning {
         message: String,

@@ -1,0 +1,112 @@
+//! A connection to the daemon: requests in, replies and events out, never waiting.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::framing::{self, Decoder};
+use crate::protocol::{Event, Message, Reply, ReplyBody, Request};
+
+/// A daemon that lets this much wait is taken for dead.
+const BUFFER_BYTES: usize = 16 << 20;
+
+#[derive(Debug)]
+pub struct Connection {
+    socket: OwnedFd,
+    decoder: Decoder,
+    out: Vec<u8>,
+    is_gone: bool,
+    /// It receives events: since its `Hello`, or from the launch on.
+    pub is_subscribed: bool,
+}
+
+impl Connection {
+    pub fn new(socket: OwnedFd, is_subscribed: bool) -> Self {
+        Self {
+            socket,
+            decoder: Decoder::new(),
+            out: Vec::new(),
+            is_gone: false,
+            is_subscribed,
+        }
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        !self.is_gone && !self.out.is_empty()
+    }
+
+    pub fn interest(&self) -> PollFlags {
+        if self.out.is_empty() {
+            PollFlags::IN
+        } else {
+            PollFlags::IN | PollFlags::OUT
+        }
+    }
+
+    /// Reads what has arrived. After a broken message the connection is given up.
+    pub fn receive(&mut self) {
+        loop {
+            match self.decoder.fill_from(&self.socket) {
+                Ok(0) => return self.is_gone = true,
+                Ok(_) => (),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_gone) => return self.is_gone = true,
+            }
+        }
+    }
+
+    pub fn next_request(&mut self) -> Option<Request> {
+        match self.decoder.next() {
+            Ok(request) => request,
+            Err(_broken) => {
+                self.is_gone = true;
+                None
+            }
+        }
+    }
+
+    /// The descriptor that belongs to the request just received.
+    pub fn take_fd(&mut self) -> Result<OwnedFd, framing::Error> {
+        self.decoder.take_fd()
+    }
+
+    pub fn reply(&mut self, seq: u64, body: ReplyBody) {
+        self.send(&Message::Reply(Reply { seq, body }));
+    }
+
+    pub fn event(&mut self, event: &Event) {
+        if self.is_subscribed {
+            self.send(&Message::Event(event.clone()));
+        }
+    }
+
+    pub fn flush(&mut self) {
+        while !self.out.is_empty() && !self.is_gone {
+            match framing::send_some(&self.socket, &self.out, &[], SendFlags::DONTWAIT) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => return,
+                Err(_gone) => self.is_gone = true,
+            }
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        match framing::encode(message) {
+            Ok(frame) if self.out.len() + frame.len() <= BUFFER_BYTES => {
+                self.out.extend_from_slice(&frame);
+                self.flush();
+            }
+            _ => self.is_gone = true,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What the daemon may ask a keeper for.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use oci_spec::runtime::{LinuxSeccomp, Process as ProcessSpec};
+use rustix::fs::{Mode, OFlags};
+
+use super::client::Client;
+use super::control::Connection;
+use super::process::{self, INIT, Process, Wanted};
+use super::{Keeper, internal};
+use crate::container::ExecRequest;
+use crate::protocol::{
+    AttachOptions, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
+};
+use crate::user;
+
+impl Keeper {
+    /// Answers all requests that have arrived on one connection.
+    pub(super) fn answer(&mut self, index: usize) {
+        self.connections[index].receive();
+        while let Some(Request { seq, body }) = self.connections[index].next_request() {
+            let mut connection = self.connections.remove(index);
+            let reply = self
+                .perform(body, &mut connection)
+                .unwrap_or_else(ReplyBody::Failed);
+            connection.reply(seq, reply);
+            self.connections.insert(index, connection);
+        }
+    }
+
+    fn perform(
+        &mut self,
+        body: RequestBody,
+        connection: &mut Connection,
+    ) -> Result<ReplyBody, Failure> {
+        match body {
+            RequestBody::Hello { version: _ } => {
+                connection.is_subscribed = true;
+                return Ok(ReplyBody::State(self.state()));
+            }
+            RequestBody::Attach { exec, options } => {
+                let socket = connection.take_fd().map_err(|error| internal(&error))?;
+                let process = self.process(exec.as_deref())?;
+                let client = Client::new(process.key, options, socket, process.has_terminal());
+                self.clients.push(client);
+            }
+            RequestBody::Exec {
+                exec,
+                mut process,
+                user,
+                console_size,
+                attach,
+                open_stdin,
+            } => {
+                let attach = match attach {
+                    None => None,
+                    Some(options) => Some((
+                        options,
+                        connection.take_fd().map_err(|error| internal(&error))?,
+                    )),
+                };
+                self.running()?;
+                user::apply(&mut process, self.root()?.as_fd(), &user)?;
+                let pid = self.exec(exec, &process, console_size, attach, open_stdin)?;
+                return Ok(ReplyBody::ExecStarted { pid });
+            }
+            RequestBody::Signal { signal, target } => self.signal(signal, &target)?,
+            RequestBody::Resize {
+                exec,
+                rows,
+                columns,
+            } => {
+                let process = self.process(exec.as_deref())?;
+                process
+                    .resize(rows, columns)
+                    .map_err(|error| internal(&error))?;
+            }
+            RequestBody::Pause => {
+                self.running()?;
+                self.container.pause().map_err(|error| internal(&error))?;
+                self.paused = true;
+            }
+            RequestBody::Resume => {
+                self.running()?;
+                self.container.resume().map_err(|error| internal(&error))?;
+                self.paused = false;
+            }
+            RequestBody::Update { resources } => {
+                self.running()?;
+                self.container.update(&resources)?;
+            }
+        }
+        Ok(ReplyBody::Done)
+    }
+
+    fn exec(
+        &mut self,
+        exec: String,
+        spec: &ProcessSpec,
+        size: Option<(u16, u16)>,
+        attach: Option<(AttachOptions, OwnedFd)>,
+        open_stdin: bool,
+    ) -> Result<i32, Failure> {
+        let options = attach.as_ref().map(|(options, _)| options);
+        let wanted = Wanted {
+            terminal: spec.terminal().unwrap_or(false),
+            size,
+            stdin: open_stdin,
+            stdout: options.is_some_and(|options| options.stdout),
+            stderr: options.is_some_and(|options| options.stderr),
+        };
+        let seccomp: Option<LinuxSeccomp> = match &self.seccomp {
+            None => None,
+            Some(json) => Some(serde_json::from_slice(json).map_err(|error| internal(&error))?),
+        };
+        let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
+        let request = ExecRequest {
+            process: spec,
+            stdio,
+            seccomp: seccomp.as_ref(),
+        };
+        let child = self.container.exec(request)?;
+        self.is_warm = true;
+
+        let key = self.next_key;
+        self.next_key += 1;
+        let pid = child.pid.as_raw_nonzero().get();
+        let (pidfd, console) = (Some(child.pidfd), child.console);
+        // An exec's input always ends with its only client's.
+        let process = Process::new(key, Some(exec), pid, pidfd, console, ends, true)
+            .map_err(|error| internal(&error))?;
+        if let Some((options, socket)) = attach {
+            self.clients
+                .push(Client::new(key, options, socket, process.has_terminal()));
+        }
+        self.processes.push(process);
+        Ok(pid)
+    }
+
+    /// The root as the container's first process sees it.
+    fn root(&self) -> Result<OwnedFd, Failure> {
+        let path = format!("/proc/{}/root", self.container.pid().as_raw_nonzero());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| internal(&error))
+    }
+
+    fn signal(&mut self, signal: i32, target: &Target) -> Result<(), Failure> {
+        let sent = match target {
+            Target::Init => {
+                self.running()?;
+                self.container.kill(signal)
+            }
+            Target::All => {
+                self.running()?;
+                self.container.kill_all(signal)
+            }
+            Target::Exec(exec) => {
+                let process = self.process(Some(exec))?;
+                let pidfd = process.pidfd().ok_or_else(|| not_running(exec))?;
+                berth_sys::pidfd::send_signal(pidfd, signal)
+            }
+        };
+        sent.map_err(|error| internal(&error))
+    }
+
+    /// A process that runs.
+    fn process(&self, exec: Option<&str>) -> Result<&Process, Failure> {
+        let found = self.processes.iter().find(|process| match exec {
+            None => process.key == INIT,
+            Some(exec) => process.exec.as_deref() == Some(exec),
+        });
+        match (found, exec) {
+            (Some(process), _) if process.exit.is_none() => Ok(process),
+            (Some(_), _) => Err(not_running(exec.unwrap_or(&self.id))),
+            (None, _) => {
+                let message = format!("No such exec instance: {}", exec.unwrap_or_default());
+                Err(Failure {
+                    kind: FailureKind::NotFound,
+                    message,
+                })
+            }
+        }
+    }
+
+    fn running(&self) -> Result<(), Failure> {
+        self.process(None).map(|_init| ())
+    }
+}
+
+fn not_running(name: &str) -> Failure {
+    Failure {
+        kind: FailureKind::NotRunning,
+        message: format!("{name} is not running"),
+    }
+}

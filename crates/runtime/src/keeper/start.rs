@@ -1,0 +1,203 @@
+//! From the launch request to a running container.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::client::Client;
+use super::control::Connection;
+use super::process::{self, INIT, Process, Wanted};
+use super::{Keeper, files, internal, now_ns};
+use crate::container::{self, Container, CreateRequest};
+use crate::log::Log;
+use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
+use crate::rootfs::overlay::{self, Overlay};
+use crate::user;
+
+/// Starts the container, and tells `Started` or `StartFailed`.
+pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keeper> {
+    let mut control = Connection::new(fds.pop_front()?, true);
+    match try_start(&mut launch, fds) {
+        Ok(mut keeper) => {
+            let pid = keeper.container.pid().as_raw_nonzero().get();
+            control.event(&Event::Started {
+                pid,
+                started_at_ns: keeper.started_at_ns,
+            });
+            keeper.connections.push(control);
+            keeper.settle(&launch);
+            drop(launch);
+            berth_sys::memory::trim();
+            Some(keeper)
+        }
+        Err(failure) => {
+            control.event(&Event::StartFailed(failure));
+            None
+        }
+    }
+}
+
+fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, Failure> {
+    if launch.oci_runtime.is_some() {
+        let message = "another OCI runtime than ours cannot be used yet".to_owned();
+        return Err(Failure {
+            kind: FailureKind::InvalidRequest,
+            message,
+        });
+    }
+    let netns = match launch.has_netns {
+        true => Some(fds.pop_front().ok_or_else(missing_fd)?),
+        false => None,
+    };
+    if fds.len() != launch.attach.len() {
+        return Err(missing_fd());
+    }
+    let listener = files::listen(&launch.dir).map_err(|error| internal(&error))?;
+    let log = Log::open(&launch.log).map_err(|error| internal(&error))?;
+    let mount = mount(&launch.rootfs)?;
+    if let Some(process) = launch.spec.process_mut() {
+        let root = match (&launch.rootfs, &mount) {
+            (Rootfs::Directory(path), _) => &open_root(path)?,
+            (Rootfs::Overlay { .. }, Some(mount)) => mount,
+            (Rootfs::Overlay { .. }, None) => return Err(missing_fd()),
+        };
+        user::apply(process, root.as_fd(), &launch.user)?;
+    }
+
+    let spec_process = launch.spec.process().as_ref();
+    let wanted = Wanted {
+        terminal: spec_process
+            .and_then(|process| process.terminal())
+            .unwrap_or(false),
+        size: launch.console_size,
+        stdin: launch.open_stdin,
+        stdout: true,
+        stderr: true,
+    };
+    let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
+    let created = container::create(CreateRequest {
+        id: &launch.id,
+        spec: &launch.spec,
+        rootfs: match (&launch.rootfs, &mount) {
+            (Rootfs::Overlay { .. }, Some(mount)) => container::Rootfs::Mount(mount.as_fd()),
+            (Rootfs::Directory(path), _) => container::Rootfs::Directory(path),
+            (Rootfs::Overlay { .. }, None) => return Err(missing_fd()),
+        },
+        stdio,
+        netns: netns.as_ref().map(AsFd::as_fd),
+        cgroup: &launch.cgroup,
+        init: launch.init,
+    })?;
+    let mut created = created;
+    let console = created.console.take();
+    let warnings = std::mem::take(&mut created.warnings);
+    // The terminal's keeper's side exists before the command can write to it.
+    let pid = created.container().pid().as_raw_nonzero().get();
+    let init = Process::new(INIT, None, pid, None, console, ends, launch.stdin_once)
+        .map_err(|error| internal(&error))?;
+    let container = created.start()?;
+    let has_terminal = init.has_terminal();
+    let clients = launch
+        .attach
+        .iter()
+        .zip(fds)
+        .map(|(options, socket)| Client::new(INIT, options.clone(), socket, has_terminal))
+        .collect();
+    let mut keeper = Keeper {
+        id: launch.id.clone(),
+        dir: launch.dir.clone(),
+        mount,
+        seccomp: None,
+        log,
+        log_has_failed: false,
+        listener,
+        connections: Vec::new(),
+        processes: vec![init],
+        clients,
+        finished_execs: VecDeque::new(),
+        next_key: INIT + 1,
+        started_at_ns: now_ns(),
+        init_start_ticks: start_ticks(&container),
+        paused: false,
+        released: false,
+        exit: None,
+        buffer: Vec::new(),
+        is_warm: false,
+        container,
+    };
+    for message in warnings {
+        keeper.publish(&Event::Warning { message });
+    }
+    Ok(keeper)
+}
+
+impl Keeper {
+    /// What is left to do once the daemon knows that the container runs.
+    fn settle(&mut self, launch: &Launch) {
+        let seccomp = launch
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref());
+        self.seccomp = seccomp
+            .and_then(|seccomp| serde_json::to_vec(seccomp).ok())
+            .map(Vec::into);
+        if let Err(error) = files::write_state(&self.dir, &self.state()) {
+            self.warn(&error);
+        }
+        for client in &mut self.clients {
+            client.flush(Instant::now());
+        }
+    }
+}
+
+fn mount(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Failure> {
+    match rootfs {
+        Rootfs::Directory(_) => Ok(None),
+        Rootfs::Overlay {
+            lower,
+            upper,
+            work,
+            volatile,
+        } => {
+            let overlay = Overlay {
+                lower,
+                upper,
+                work,
+                volatile: *volatile,
+            };
+            overlay::mount(&overlay)
+                .map(Some)
+                .map_err(|error| internal(&error))
+        }
+    }
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| internal(&error))
+}
+
+fn missing_fd() -> Failure {
+    let message = "the launch request came without its descriptors".to_owned();
+    Failure {
+        kind: FailureKind::Internal,
+        message,
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`; the second may hold spaces and parentheses.
+fn start_ticks(container: &Container) -> u64 {
+    let path = format!("/proc/{}/stat", container.pid().as_raw_nonzero());
+    let stat = fs::read_to_string(path).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    after_name
+        .split_whitespace()
+        .nth(19)
+        .and_then(|field| field.parse().ok())
+        .unwrap_or(0)
+}
