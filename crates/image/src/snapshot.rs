@@ -1,0 +1,171 @@
+//! The writable part of containers: `snapshots/<container>/{upper,work}`, and a link `image` that
+//! names the manifest, so that the image stays as long as the container does.
+//!
+//! A symbolic link and not a file, since the journal that makes the directory durable then makes
+//! the name durable with it, without an fsync on the way of `create`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::PathBuf;
+
+use berth_oci::Digest;
+
+use crate::content::Content;
+use crate::error::{Context, Error, Result};
+use crate::images::Images;
+use crate::resolve::Image;
+
+/// The directories of a container's overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// Topmost first.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+}
+
+/// The containers that have snapshots, and their manifests.
+pub(crate) fn load(content: &Content) -> Result<HashMap<String, Digest>> {
+    let mut found = HashMap::new();
+    let entries = fs::read_dir(&content.snapshots)
+        .context(|| format!("list directory {}", content.snapshots.display()))?;
+    for entry in entries.flatten() {
+        let target = fs::read_link(entry.path().join("image"));
+        let digest = target
+            .ok()
+            .and_then(|target| target.to_str()?.parse::<Digest>().ok());
+        match digest {
+            Some(digest) => {
+                found.insert(entry.file_name().to_string_lossy().into_owned(), digest);
+            }
+            // Made halfway: its container was never acknowledged.
+            None => content.trash.take(&entry.path())?,
+        }
+    }
+    Ok(found)
+}
+
+impl Images {
+    /// Makes the writable directories of a container. From here on the image's content stays
+    /// until [`Images::remove_snapshot`].
+    ///
+    /// # Errors
+    /// [`crate::Kind::Conflict`] if the container has a snapshot already.
+    pub fn prepare_snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
+        {
+            let mut state = self.state();
+            if state.snapshots.contains_key(container_id) {
+                return Err(Error::Conflict(format!(
+                    "container {container_id} has a file system already"
+                )));
+            }
+            // It may have been removed since it was looked up.
+            if !state.is_named(&image.id) {
+                return Err(Error::NotFound(format!("No such image: {}", image.id)));
+            }
+            let manifest = image.manifest.digest.clone();
+            state.snapshots.insert(container_id.to_owned(), manifest);
+        }
+        let made = self.make_snapshot(image, container_id);
+        if made.is_err()
+            && let Err(error) = self.remove_snapshot(container_id)
+        {
+            tracing::warn!(container_id, %error, "remove a half-made snapshot");
+        }
+        made
+    }
+
+    /// The directories of a container that was prepared before.
+    pub fn snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
+        if !self.state().snapshots.contains_key(container_id) {
+            return Err(Error::NotFound(format!(
+                "container {container_id} has no file system"
+            )));
+        }
+        Ok(self.rootfs(image, container_id))
+    }
+
+    /// The image that a container was made from, even if it has lost its names since.
+    pub fn snapshot_image(&self, container_id: &str) -> Result<Image> {
+        let manifest = self.state().snapshots.get(container_id).cloned();
+        let manifest = manifest.ok_or_else(|| {
+            Error::NotFound(format!("container {container_id} has no file system"))
+        })?;
+        self.by_manifest(&manifest)
+    }
+
+    /// Removes a container's directories; the deletion itself goes on in the background. It is no
+    /// error if there are none.
+    pub fn remove_snapshot(&self, container_id: &str) -> Result<()> {
+        let content = self.content();
+        content.trash.take(&content.snapshots.join(container_id))?;
+        self.state().snapshots.remove(container_id);
+        Ok(())
+    }
+
+    /// Bytes that the container's own files take on the disk.
+    pub fn snapshot_size(&self, container_id: &str) -> Result<u64> {
+        let upper = self.content().snapshots.join(container_id).join("upper");
+        disk_usage(&upper).context(|| format!("measure {}", upper.display()))
+    }
+
+    fn make_snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
+        let rootfs = self.rootfs(image, container_id);
+        let directory = self.content().snapshots.join(container_id);
+        let make = || -> std::io::Result<()> {
+            let mut builder = fs::DirBuilder::new();
+            builder.mode(0o700).create(&directory)?;
+            builder.create(&rootfs.work)?;
+            builder.create(&rootfs.upper)?;
+            // The root of an overlay looks as its topmost directory does.
+            let (mode, uid, gid) = match rootfs.lower.first() {
+                Some(top) => {
+                    let meta = fs::symlink_metadata(top)?;
+                    (meta.mode() & 0o7777, meta.uid(), meta.gid())
+                }
+                None => (0o755, 0, 0),
+            };
+            if (uid, gid) != (0, 0) {
+                chown(&rootfs.upper, Some(uid), Some(gid))?;
+            }
+            fs::set_permissions(&rootfs.upper, fs::Permissions::from_mode(mode))?;
+            // Last: a snapshot with its link is a whole one.
+            symlink(image.manifest.digest.to_string(), directory.join("image"))
+        };
+        make().context(|| format!("create the file system of container {container_id}"))?;
+        Ok(rootfs)
+    }
+
+    fn rootfs(&self, image: &Image, container_id: &str) -> Rootfs {
+        let directory = self.content().snapshots.join(container_id);
+        Rootfs {
+            lower: image.layers.clone(),
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+        }
+    }
+}
+
+fn disk_usage(root: &std::path::Path) -> std::io::Result<u64> {
+    const SECTOR: u64 = 512;
+    let mut seen = std::collections::HashSet::new();
+    let mut directories = vec![root.to_owned()];
+    let mut total = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            // A running container may remove files meanwhile.
+            let Ok(meta) = entry.path().symlink_metadata() else {
+                continue;
+            };
+            if meta.is_dir() {
+                directories.push(entry.path());
+            }
+            if meta.nlink() == 1 || seen.insert(meta.ino()) {
+                total += meta.blocks() * SECTOR;
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,215 @@
+//! A layer's directory while it is filled: where members go, and what stays to be done at the end.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::Error;
+use super::path::{Clean, Marker};
+use crate::tar::reader::Reader;
+use crate::tar::{Entry, EntryKind, Time};
+
+/// What a directory gets that no entry describes and no lower layer has.
+const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// The directory that a layer is unpacked into.
+pub(super) struct Target {
+    pub(super) root: OwnedFd,
+    /// The directory of the member before: members mostly come directory by directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Times of directories, set last since filling a directory changes them.
+    times: Vec<(Vec<u8>, Time)>,
+    implied: Vec<PathBuf>,
+    root_described: bool,
+    pub(super) size_bytes: u64,
+}
+
+impl Target {
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        let root = rustix::fs::open(
+            root,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| Error::Root {
+            path: root.to_owned(),
+            source: errno.into(),
+        })?;
+        Ok(Self {
+            root,
+            parent: None,
+            times: Vec::new(),
+            implied: Vec::new(),
+            root_described: false,
+            size_bytes: 0,
+        })
+    }
+
+    pub(super) fn apply<R: std::io::Read>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<(), Error> {
+        let at = At::new(&entry.path);
+        let path = Clean::parse(&entry.path).map_err(|problem| at.problem(problem))?;
+        if path.is_root() {
+            return self.describe_root(entry, &at);
+        }
+        let marker = path.marker().map_err(|problem| at.problem(problem))?;
+        if marker == Marker::Meta {
+            return Ok(());
+        }
+        let (directory, name) = path.split();
+        let parent = self.enter(directory, &at)?;
+        let result = match marker {
+            Marker::Opaque => super::entry::make_opaque(parent.as_fd(), b".", &at),
+            Marker::Whiteout(hidden) => super::entry::whiteout(parent.as_fd(), hidden, &at),
+            Marker::None | Marker::Meta => self.member(entry, parent.as_fd(), name, &at, reader),
+        };
+        if entry.kind == EntryKind::Directory && marker == Marker::None {
+            self.times.push((path.as_bytes().to_vec(), entry.mtime));
+        }
+        self.parent
+            .get_or_insert_with(|| (directory.to_vec(), parent));
+        result
+    }
+
+    /// Sets the directories' times. Returns the disk usage and the implied directories.
+    pub(super) fn finish(mut self) -> Result<(u64, Vec<PathBuf>), Error> {
+        for (path, time) in std::mem::take(&mut self.times).into_iter().rev() {
+            let at = At::new(&path);
+            match self.open_directory(&path, OFlags::RDONLY | OFlags::NOFOLLOW) {
+                Ok(directory) => rustix::fs::futimens(&directory, &timestamps(time))
+                    .map_err(|errno| at.failed("set the times of", errno))?,
+                // A later member took its place.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(at.failed("open", errno)),
+            }
+        }
+        if !self.root_described {
+            self.implied.insert(0, PathBuf::new());
+        }
+        Ok((self.size_bytes, self.implied))
+    }
+
+    /// Opens a path beneath the root. Symbolic links within are followed as if the root were `/`.
+    pub(super) fn open_directory(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { b"." } else { path };
+        rustix::fs::openat2(
+            &self.root,
+            path,
+            flags | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+    }
+
+    /// The directory that a member goes into, made if no entry has described it.
+    fn enter(&mut self, directory: &[u8], at: &At<'_>) -> Result<OwnedFd, Error> {
+        if let Some((path, _)) = &self.parent
+            && path == directory
+            && let Some((_, fd)) = self.parent.take()
+        {
+            return Ok(fd);
+        }
+        self.parent = None;
+        match self.open_directory(directory, OFlags::PATH) {
+            Ok(fd) => Ok(fd),
+            Err(Errno::NOENT) => self.make_implied(directory, at),
+            Err(errno) => Err(at.failed("open the directory of", errno)),
+        }
+    }
+
+    fn make_implied(&mut self, directory: &[u8], at: &At<'_>) -> Result<OwnedFd, Error> {
+        let failed = |errno| at.failed("make the directory of", errno);
+        let mut parent = self.open_directory(b"", OFlags::PATH).map_err(failed)?;
+        let ends = directory
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'/')
+            .map(|(index, _)| index)
+            .chain([directory.len()]);
+        let mut begin = 0;
+        for end in ends {
+            let (path, name) = (&directory[..end], &directory[begin..end]);
+            begin = end + 1;
+            parent = match self.open_directory(path, OFlags::PATH) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => {
+                    rustix::fs::mkdirat(&parent, name, IMPLIED_MODE).map_err(failed)?;
+                    self.implied.push(PathBuf::from(OsStr::from_bytes(path)));
+                    self.open_directory(path, OFlags::PATH).map_err(failed)?
+                }
+                Err(errno) => return Err(failed(errno)),
+            };
+        }
+        Ok(parent)
+    }
+
+    fn describe_root(&mut self, entry: &Entry, at: &At<'_>) -> Result<(), Error> {
+        if entry.kind != EntryKind::Directory {
+            return Err(at.problem("the root of a layer has to be a directory"));
+        }
+        super::entry::describe(&self.root, entry, at)?;
+        self.root_described = true;
+        self.times.push((Vec::new(), entry.mtime));
+        Ok(())
+    }
+}
+
+/// The member that is being applied, for messages.
+pub(super) struct At<'a>(&'a [u8]);
+
+impl<'a> At<'a> {
+    pub(super) fn new(path: &'a [u8]) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn problem(&self, problem: &'static str) -> Error {
+        Error::Entry {
+            path: self.path(),
+            problem,
+        }
+    }
+
+    pub(super) fn failed(
+        &self,
+        operation: &'static str,
+        errno: impl Into<std::io::Error>,
+    ) -> Error {
+        Error::Apply {
+            operation,
+            path: self.path(),
+            source: errno.into(),
+        }
+    }
+
+    fn path(&self) -> String {
+        String::from_utf8_lossy(self.0).into_owned()
+    }
+}
+
+pub(super) fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: time.seconds,
+        tv_nsec: time.nanos.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// Removes whatever has this name, with everything below it.
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], at: &At<'_>) -> Result<(), Error> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR) => std::fs::remove_dir_all(super::entry::proc_path(parent, name))
+            .map_err(|error| at.failed("replace", error)),
+        Err(errno) => Err(at.failed("replace", errno)),
+    }
+}
