@@ -45,6 +45,18 @@ pub fn reap_children_automatically(enabled: bool) -> io::Result<()> {
     }
 }
 
+/// Gives this process mounts of its own; what it mounts from now on is seen by nobody else.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: unshare(2) reads no memory; the namespace is this process's own.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::mount::mount_change(
+        "/",
+        rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC,
+    )?)
+}
+
 /// Ends the process without unwinding and without running what `atexit` registered: for a forked
 /// child, whose buffers and handlers belong to its parent.
 pub fn exit_now(code: i32) -> ! {

@@ -1,12 +1,33 @@
 //! Overlays as detached mounts: nothing ever appears in the host's mount table.
+//!
+//! Kernels from 6.7 on take the layers one by one (`lowerdir+`), so neither their number nor the
+//! length of their paths matters. Older kernels take them in one string, by `mount` only, and
+//! that needs a place in a mount table: a short-lived child with mounts of its own makes it,
+//! clones it detached, and passes that on (`classic`).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen,
 };
+
+mod classic;
+
+/// The new mount API takes strings of 255 bytes; a longer path goes by a descriptor's.
+const MAX_VALUE_BYTES: usize = 255;
+
+/// What Berth's snapshots rely on whatever the kernel's defaults are: the upper directory is a
+/// plain difference, without references into the layers below, and may be mounted again while an
+/// old mount of it is on its way out.
+const OPTIONS: [(&str, &str); 3] = [
+    ("index", "off"),
+    ("metacopy", "off"),
+    ("redirect_dir", "off"),
+];
 
 /// The layers of an overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,26 +51,98 @@ pub enum Error {
     },
 }
 
+/// A step that failed, before the overlay's name is put to it.
+struct Failed {
+    step: &'static str,
+    source: Errno,
+}
+
+fn at(step: &'static str) -> impl Fn(Errno) -> Failed {
+    move |source| Failed { step, source }
+}
+
 /// Mounts the overlay detached and returns the mount's descriptor. The file system lives until
 /// the last reference to it (this descriptor, a container's mount namespace) is gone.
 pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
-    let fail = |step| {
-        move |source| Error::Mount {
-            path: overlay.upper.to_owned(),
-            step,
-            source,
-        }
-    };
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("fsopen"))?;
-    let fs = context.as_fd();
-    for lower in overlay.lower {
-        fsconfig_set_string(fs, "lowerdir+", lower).map_err(fail("lowerdir+"))?;
-    }
-    fsconfig_set_string(fs, "upperdir", overlay.upper).map_err(fail("upperdir"))?;
-    fsconfig_set_string(fs, "workdir", overlay.work).map_err(fail("workdir"))?;
     if overlay.volatile {
-        fsconfig_set_flag(fs, "volatile").map_err(fail("volatile"))?;
+        forget_volatile(overlay.work);
     }
-    fsconfig_create(fs).map_err(fail("create"))?;
-    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(fail("fsmount"))
+    let mounted = match detached(overlay) {
+        Err(Failed {
+            step: "lowerdir+",
+            source: Errno::INVAL,
+        }) => classic::mount(overlay),
+        other => other,
+    };
+    mounted.map_err(|Failed { step, source }| Error::Mount {
+        path: overlay.upper.to_owned(),
+        step,
+        source,
+    })
 }
+
+fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("fsopen"))?;
+    let fs = context.as_fd();
+    let set = |step, path: &Path| {
+        // The path is resolved within the call, so the descriptor may be closed after it.
+        let name = Name::of(path)?;
+        fsconfig_set_string(fs, step, name.path()).map_err(at(step))
+    };
+    for lower in overlay.lower {
+        set("lowerdir+", lower)?;
+    }
+    set("upperdir", overlay.upper)?;
+    set("workdir", overlay.work)?;
+    for (key, value) in OPTIONS {
+        // A kernel that lacks the feature does not know the option.
+        let _ = fsconfig_set_string(fs, key, value);
+    }
+    if overlay.volatile {
+        fsconfig_set_flag(fs, "volatile").map_err(at("volatile"))?;
+    }
+    fsconfig_create(fs).map_err(at("create"))?;
+    fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(at("fsmount"))
+}
+
+/// A path, or the short name of a descriptor of it.
+enum Name<'a> {
+    Path(&'a Path),
+    Descriptor { name: PathBuf, _fd: OwnedFd },
+}
+
+impl<'a> Name<'a> {
+    fn of(path: &'a Path) -> Result<Self, Failed> {
+        if path.as_os_str().len() <= MAX_VALUE_BYTES {
+            Ok(Self::Path(path))
+        } else {
+            Self::short(path)
+        }
+    }
+
+    fn short(path: &Path) -> Result<Name<'static>, Failed> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(at("open a layer"))?;
+        let name = PathBuf::from(format!(
+            "/proc/self/fd/{}",
+            rustix::fd::AsRawFd::as_raw_fd(&fd)
+        ));
+        Ok(Name::Descriptor { name, _fd: fd })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Descriptor { name, .. } => name,
+        }
+    }
+}
+
+/// A volatile overlay leaves a mark that forbids to mount it again, because after a crash it may
+/// be broken. A container that merely starts again has not crashed the machine.
+fn forget_volatile(work: &Path) {
+    let _ = std::fs::remove_dir_all(work.join("work/incompat"));
+}
+
+#[cfg(test)]
+mod tests;
