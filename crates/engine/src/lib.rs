@@ -13,6 +13,8 @@ mod launcher;
 pub mod logs;
 pub mod options;
 pub mod restart;
+pub mod signal;
+pub mod spec;
 
 pub use config::{Config, Runtime, Version};
 pub use engine::{Engine, Parts, Waiter};

@@ -9,4 +9,5 @@ pub mod launcher;
 pub mod log;
 pub mod protocol;
 pub mod rootfs;
+pub mod seccomp;
 pub mod user;

@@ -1,0 +1,225 @@
+//! Security options: capabilities, seccomp, no-new-privileges.
+
+use std::collections::HashSet;
+
+use berth_docker::container::HostConfig;
+use oci_spec::runtime::{Capability, LinuxSeccomp};
+
+use super::invalid;
+use crate::error::{Error, Result};
+
+pub type CapabilitySet = HashSet<Capability>;
+
+/// The highest number is the last of this list (include/uapi/linux/capability.h); what the
+/// running kernel or this process lacks is clamped by the runtime.
+const ALL: &[Capability] = &[
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
+pub fn all_capabilities() -> CapabilitySet {
+    ALL.iter().copied().collect()
+}
+
+/// The capabilities in force: the defaults with `--cap-add` and `--cap-drop`, either of which
+/// may say `ALL`.
+pub fn capabilities(host: &HostConfig) -> Result<CapabilitySet> {
+    if host.privileged {
+        return Ok(all_capabilities());
+    }
+    let add = Request::parse("CapAdd", host.cap_add.as_deref().unwrap_or(&Vec::new()))?;
+    let drop = Request::parse("CapDrop", host.cap_drop.as_deref().unwrap_or(&Vec::new()))?;
+    let base = match (add.all, drop.all) {
+        (_, true) => CapabilitySet::new(),
+        (true, false) => all_capabilities(),
+        (false, false) => berth_runtime::defaults::CAPABILITIES
+            .iter()
+            .copied()
+            .collect(),
+    };
+    let kept = base
+        .into_iter()
+        .filter(|capability| !drop.named.contains(capability));
+    Ok(kept.chain(add.named.iter().copied()).collect())
+}
+
+struct Request {
+    all: bool,
+    named: CapabilitySet,
+}
+
+impl Request {
+    fn parse(field: &str, names: &[String]) -> Result<Self> {
+        let mut request = Self {
+            all: false,
+            named: CapabilitySet::new(),
+        };
+        for name in names {
+            let upper = name.to_uppercase();
+            if upper == "ALL" || upper == "CAP_ALL" {
+                request.all = true;
+                continue;
+            }
+            let full = if upper.starts_with("CAP_") {
+                upper
+            } else {
+                format!("CAP_{upper}")
+            };
+            let known: std::result::Result<Capability, _> = serde_json::from_value(full.into());
+            match known {
+                Ok(capability) => request.named.insert(capability),
+                Err(_) => {
+                    return Err(invalid(format!(
+                        "invalid {field}: unknown capability: {name:?}"
+                    )));
+                }
+            };
+        }
+        Ok(request)
+    }
+}
+
+/// The filter: the default one, none for a privileged or `seccomp=unconfined` container.
+pub fn seccomp(host: &HostConfig) -> Result<Option<LinuxSeccomp>> {
+    if host.privileged {
+        return Ok(None);
+    }
+    match option(host, "seccomp") {
+        None | Some("builtin") => Ok(Some(berth_runtime::seccomp::default_profile(
+            &capabilities(host)?,
+        ))),
+        Some("unconfined") => Ok(None),
+        Some(_) => Err(Error::not_implemented(
+            "seccomp: only the profiles \"builtin\" and \"unconfined\" can be chosen",
+        )),
+    }
+}
+
+pub fn no_new_privileges(host: &HostConfig) -> Result<bool> {
+    let bare = host
+        .security_opt
+        .iter()
+        .flatten()
+        .any(|option| option == "no-new-privileges");
+    match option(host, "no-new-privileges") {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(invalid(
+            "invalid --security-opt 2: \"no-new-privileges\" is true or false",
+        )),
+        None => Ok(bare),
+    }
+}
+
+/// Every option is known by name; a wrong one is refused at create.
+pub fn check_options(host: &HostConfig) -> Result<()> {
+    const KNOWN: &[&str] = &[
+        "seccomp",
+        "no-new-privileges",
+        "apparmor",
+        "label",
+        "systempaths",
+    ];
+    for text in host.security_opt.iter().flatten() {
+        let name = text.split(['=', ':']).next().unwrap_or_default();
+        let complete =
+            text.len() > name.len() || matches!(text.as_str(), "no-new-privileges" | "disable");
+        if !complete || !(KNOWN.contains(&name) || text == "disable") {
+            return Err(invalid(format!("invalid --security-opt 2: {text:?}")));
+        }
+    }
+    no_new_privileges(host)?;
+    seccomp(host)?;
+    Ok(())
+}
+
+fn option<'a>(host: &'a HostConfig, name: &str) -> Option<&'a str> {
+    host.security_opt
+        .iter()
+        .flatten()
+        .find_map(|text| text.strip_prefix(name)?.strip_prefix(['=', ':']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use berth_docker::json::StrSlice;
+
+    fn check(add: &[&str], drop: &[&str]) -> Result<CapabilitySet> {
+        let words = |list: &[&str]| {
+            Some(
+                list.iter()
+                    .map(|&word| word.to_owned())
+                    .collect::<StrSlice>(),
+            )
+        };
+        capabilities(&HostConfig {
+            cap_add: words(add),
+            cap_drop: words(drop),
+            ..HostConfig::default()
+        })
+    }
+
+    #[test]
+    fn all_and_names_combine_as_in_docker() {
+        assert_eq!(check(&[], &["ALL"]).unwrap(), CapabilitySet::new());
+        assert_eq!(
+            check(&["NET_ADMIN"], &["all"]).unwrap(),
+            [Capability::NetAdmin].into()
+        );
+        assert_eq!(
+            check(&["ALL"], &["cap_sys_admin"]).unwrap().len(),
+            ALL.len() - 1
+        );
+        assert!(
+            check(&["net_admin"], &["CHOWN"])
+                .unwrap()
+                .contains(&Capability::NetAdmin)
+        );
+    }
+
+    #[test]
+    fn unknown_capabilities_are_refused_by_name() {
+        let error = check(&["FLY"], &[]).unwrap_err();
+        assert_eq!(error.message, "invalid CapAdd: unknown capability: \"FLY\"");
+    }
+}

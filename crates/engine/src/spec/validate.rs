@@ -1,0 +1,397 @@
+//! What dockerd refuses when a container is created, in its words (moby,
+//! `daemon/container.go`, `daemon/daemon_unix.go`, `runconfig/hostconfig_unix.go`).
+
+use berth_docker::container::{Config, HostConfig};
+
+use super::{HostFacts, container_of, invalid, process, security};
+use crate::error::{Error, Result};
+
+/// Below this the kernel could not even start a process, in bytes.
+const MIN_MEMORY_BYTES: i64 = 6 << 20;
+
+/// Checks a request before anything is made of it; returns warnings.
+pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
+    check_config(config)?;
+    check_modes(config, host)?;
+    check_restart(host)?;
+    security::capabilities(host)?;
+    security::check_options(host)?;
+    for ulimit in host.ulimits.iter().flatten() {
+        process::rlimit(ulimit)?;
+    }
+    for rule in host.device_cgroup_rules.iter().flatten() {
+        super::devices::parse_rule(rule)?;
+    }
+    for entry in host.extra_hosts.iter().flatten() {
+        check_extra_host(entry)?;
+    }
+    check_cpu(host, facts)?;
+    check_memory(host, facts)
+}
+
+fn check_config(config: &Config) -> Result<()> {
+    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
+        return Err(invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            config.working_dir
+        )));
+    }
+    for entry in config.env.iter().flatten() {
+        if entry.is_empty() || entry.starts_with('=') {
+            return Err(invalid(format!("invalid environment variable: {entry}")));
+        }
+        if entry.contains('\0') {
+            return Err(invalid(
+                "invalid environment variable: it contains a zero byte",
+            ));
+        }
+    }
+    if !config.stop_signal.is_empty() && crate::signal::parse(&config.stop_signal).is_none() {
+        return Err(invalid(format!("Invalid signal: {}", config.stop_signal)));
+    }
+    for port in config.exposed_ports.keys() {
+        port.parse::<berth_docker::port::Port>()
+            .map_err(|error| invalid(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn check_modes(config: &Config, host: &HostConfig) -> Result<()> {
+    let one_of = |mode: &str, known: &[&str]| {
+        mode.is_empty() || known.contains(&mode) || container_of(mode).is_some()
+    };
+    let modes: [(&str, &str, &[&str]); 4] = [
+        (
+            "IPC",
+            &host.ipc_mode,
+            &["none", "private", "shareable", "host"],
+        ),
+        ("PID", &host.pid_mode, &["host"]),
+        ("UTS", &host.uts_mode, &["host"]),
+        (
+            "cgroup namespace",
+            &host.cgroupns_mode,
+            &["private", "host"],
+        ),
+    ];
+    for (name, mode, known) in modes {
+        let joinable = matches!(name, "IPC" | "PID");
+        if !one_of(mode, known) || (!joinable && container_of(mode).is_some()) {
+            return Err(invalid(format!("invalid {name} mode: {mode}")));
+        }
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return Err(invalid(format!("invalid USER mode: {}", host.userns_mode)));
+    }
+    if !matches!(host.isolation.as_str(), "" | "default") {
+        return Err(invalid(format!(
+            "invalid isolation ({}): linux only supports 'default'",
+            host.isolation
+        )));
+    }
+    if host.uts_mode == "host" && !config.hostname.is_empty() {
+        return Err(invalid("conflicting options: hostname and the UTS mode"));
+    }
+    if container_of(&host.network_mode).is_some() {
+        check_shared_network(config, host)?;
+    }
+    if host.privileged
+        && host
+            .security_opt
+            .iter()
+            .flatten()
+            .any(|o| o.starts_with("systempaths="))
+    {
+        return Err(invalid(
+            "invalid --security-opt: \"systempaths=unconfined\" with a privileged container",
+        ));
+    }
+    Ok(())
+}
+
+/// A container in another one's network cannot have its own settings of it.
+fn check_shared_network(config: &Config, host: &HostConfig) -> Result<()> {
+    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let conflicts = [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            given(&host.links),
+            "links and the container type network mode",
+        ),
+        (given(&host.dns), "dns and the network mode"),
+        (
+            given(&host.extra_hosts),
+            "custom host-to-IP mapping and the network mode",
+        ),
+        (
+            !config.mac_address.is_empty(),
+            "mac-address and the network mode",
+        ),
+        (
+            host.publish_all_ports
+                || host
+                    .port_bindings
+                    .as_ref()
+                    .is_some_and(|ports| !ports.is_empty()),
+            "port publishing and the container type network mode",
+        ),
+        (
+            !config.exposed_ports.is_empty(),
+            "port exposing and the container type network mode",
+        ),
+    ];
+    match conflicts.iter().find(|(conflict, _)| *conflict) {
+        Some((_, what)) => Err(invalid(format!("conflicting options: {what}"))),
+        None => Ok(()),
+    }
+}
+
+fn check_restart(host: &HostConfig) -> Result<()> {
+    let policy = &host.restart_policy;
+    let retries = policy.maximum_retry_count;
+    let problem = |why: String| Err(invalid(format!("invalid restart policy: {why}")));
+    match policy.name.as_str() {
+        "always" | "unless-stopped" | "no" if retries > 0 => {
+            return problem("maximum retry count can only be used with 'on-failure'".to_owned());
+        }
+        "" if retries > 0 => {
+            return problem("maximum retry count can only be used with 'on-failure'".to_owned());
+        }
+        "" | "no" | "always" | "unless-stopped" | "on-failure" if retries < 0 => {
+            return problem("maximum retry count cannot be negative".to_owned());
+        }
+        "" | "no" | "always" | "unless-stopped" | "on-failure" => {}
+        other => {
+            return problem(format!(
+                "unknown policy '{other}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+            ));
+        }
+    }
+    if host.auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return Err(invalid(
+            "can't create 'AutoRemove' container with restart policy",
+        ));
+    }
+    Ok(())
+}
+
+fn check_extra_host(entry: &str) -> Result<()> {
+    let bad = || invalid(format!("bad format for add-host: {entry:?}"));
+    let (name, address) = entry.split_once(':').ok_or_else(bad)?;
+    if name.is_empty() {
+        return Err(bad());
+    }
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(invalid(format!(
+            "invalid IP address in add-host: {address:?}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_cpu(host: &HostConfig, facts: &HostFacts) -> Result<()> {
+    if host.nano_cpus > 0 && (host.cpu_period > 0 || host.cpu_quota > 0) {
+        let which = if host.cpu_period > 0 {
+            "Period"
+        } else {
+            "Quota"
+        };
+        return Err(invalid(format!(
+            "Conflicting options: Nano CPUs and CPU {which} cannot both be set."
+        )));
+    }
+    if host.nano_cpus < 0 || host.nano_cpus > i64::from(facts.cpus) * 1_000_000_000 {
+        return Err(invalid(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available",
+            cpus = facts.cpus
+        )));
+    }
+    if host.cpu_shares < 0 {
+        return Err(invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            host.cpu_shares
+        )));
+    }
+    if host.cpu_period != 0 && !(1_000..=1_000_000).contains(&host.cpu_period) {
+        return Err(invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
+    }
+    if host.cpu_quota > 0 && host.cpu_quota < 1_000 {
+        return Err(invalid(
+            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+        ));
+    }
+    check_cpuset(&host.cpuset_cpus, &facts.cpuset_cpus)?;
+    if parse_list(&host.cpuset_mems).is_none() {
+        return Err(invalid(format!(
+            "Invalid value {} for cpuset mems",
+            host.cpuset_mems
+        )));
+    }
+    Ok(())
+}
+
+fn check_cpuset(requested: &str, available: &str) -> Result<()> {
+    let Some(list) = parse_list(requested) else {
+        return Err(invalid(format!(
+            "Invalid value {requested} for cpuset cpus"
+        )));
+    };
+    let usable = parse_list(available).unwrap_or_default();
+    if list.iter().all(|cpu| usable.contains(cpu)) {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "Requested CPUs are not available - requested {requested}, available: {available}"
+    )))
+}
+
+/// The kernel's notation of a set of small numbers: `0-2,7`.
+pub fn parse_list(text: &str) -> Option<Vec<u32>> {
+    const HIGHEST: u32 = 8192;
+    let mut list = Vec::new();
+    for part in text.trim().split(',').filter(|_| !text.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        if first > last || last > HIGHEST {
+            return None;
+        }
+        list.extend(first..=last);
+    }
+    Some(list)
+}
+
+fn check_memory(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let refuse = |why: &str| -> Result<Vec<String>> { Err(Error::invalid(why)) };
+    if host.shm_size < 0 {
+        return refuse("SHM size can not be less than 0");
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
+    if host.memory < 0 || (host.memory > 0 && host.memory < MIN_MEMORY_BYTES) {
+        return refuse("Minimum memory limit allowed is 6MB");
+    }
+    if host.memory > 0 && host.memory_swap > 0 && host.memory_swap < host.memory {
+        return refuse("Minimum memoryswap limit should be larger than memory limit, see usage");
+    }
+    if host.memory == 0 && host.memory_swap > 0 {
+        return refuse(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
+    }
+    if host
+        .memory_swappiness
+        .is_some_and(|value| !(-1..=100).contains(&value))
+    {
+        return Err(invalid(format!(
+            "Invalid value: {}, valid memory swappiness range is 0-100",
+            host.memory_swappiness.unwrap_or_default()
+        )));
+    }
+    if host.memory_reservation > 0 && host.memory_reservation < MIN_MEMORY_BYTES {
+        return refuse("Minimum memory reservation allowed is 6MB");
+    }
+    if host.memory > 0 && host.memory_reservation > host.memory {
+        return refuse(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
+    }
+    if host.memory > 0 && !facts.swap_limit {
+        warnings.push(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap."
+                .to_owned(),
+        );
+    }
+    if host.oom_kill_disable == Some(true) && host.memory == 0 {
+        warnings.push(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources."
+                .to_owned(),
+        );
+    }
+    Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> HostFacts {
+        HostFacts {
+            cpus: 2,
+            cpuset_cpus: "0-1".into(),
+            cgroup_v2: false,
+            swap_limit: true,
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Config, &mut HostConfig)) -> String {
+        let (mut config, mut host) = (Config::default(), HostConfig::default());
+        change(&mut config, &mut host);
+        check(&config, &host, &facts()).unwrap_err().message
+    }
+
+    #[test]
+    fn a_plain_request_passes_without_warnings() {
+        assert_eq!(
+            check(&Config::default(), &HostConfig::default(), &facts()),
+            Ok(vec![])
+        );
+    }
+
+    #[test]
+    fn limits_are_checked_in_dockers_words() {
+        assert_eq!(
+            refused(|_, host| host.memory = 1),
+            "Minimum memory limit allowed is 6MB"
+        );
+        assert!(
+            refused(|_, host| host.nano_cpus = 3_000_000_000).contains("only 2 CPUs available")
+        );
+        assert!(
+            refused(|_, host| host.cpuset_cpus = "0-5".into())
+                .contains("Requested CPUs are not available")
+        );
+        assert!(
+            refused(|_, host| host.cpuset_cpus = "x".into())
+                .contains("Invalid value x for cpuset cpus")
+        );
+        assert!(refused(|_, host| host.oom_score_adj = 2000).contains("range for oom score adj"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert!(
+            refused(|_, host| {
+                host.auto_remove = true;
+                host.restart_policy.name = "always".into();
+            })
+            .contains("can't create 'AutoRemove'")
+        );
+        assert!(
+            refused(|config, host| {
+                config.hostname = "h".into();
+                host.network_mode = "container:x".into();
+            })
+            .contains("hostname and the network mode")
+        );
+        assert!(
+            refused(|_, host| host.restart_policy.name = "often".into())
+                .contains("unknown policy 'often'")
+        );
+        assert!(
+            refused(|config, _| config.stop_signal = "SIGFOO".into())
+                .contains("Invalid signal: SIGFOO")
+        );
+        assert!(
+            refused(|config, _| config.working_dir = "rel".into())
+                .contains("needs to be an absolute path")
+        );
+    }
+}
