@@ -17,6 +17,7 @@
 //! was seen.
 
 pub mod blobs;
+pub mod distribution;
 pub mod error;
 pub mod ingest;
 pub mod lease;
