@@ -32,7 +32,10 @@ impl Query {
 
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         let name = name.to_owned();
-        self.0.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(key, _)| *key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The first value, if it is given and not empty.
@@ -47,15 +50,22 @@ impl Query {
 
     /// Like [`flag`](Self::flag), with another answer for a parameter that is not given.
     pub fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.all(name).next().is_none() { default } else { self.flag(name) }
+        if self.all(name).next().is_none() {
+            default
+        } else {
+            self.flag(name)
+        }
     }
 
     /// A number; one that cannot be read is refused in the words of Go's strconv.
     pub fn number(&self, name: &str) -> Result<Option<i64>, Error> {
-        let Some(value) = self.some(name) else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| {
-            Error::invalid(format!("strconv.Atoi: parsing {value:?}: invalid syntax"))
-        })
+        let Some(value) = self.some(name) else {
+            return Ok(None);
+        };
+        value
+            .parse()
+            .map(Some)
+            .map_err(|_| Error::invalid(format!("strconv.Atoi: parsing {value:?}: invalid syntax")))
     }
 
     /// The parameter `filters`, of which only the known keys may be used.
@@ -67,8 +77,11 @@ impl Query {
 }
 
 fn decode(text: &str) -> String {
-    let spaced: Cow<str> =
-        if text.contains('+') { text.replace('+', " ").into() } else { text.into() };
+    let spaced: Cow<str> = if text.contains('+') {
+        text.replace('+', " ").into()
+    } else {
+        text.into()
+    };
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
@@ -79,8 +92,9 @@ mod tests {
     #[test]
     fn truth_is_what_is_not_false() {
         let query = Query::parse("a=1&b=False&c=&d&e=x&f=none");
-        let truths: Vec<bool> =
-            ["a", "b", "c", "d", "e", "f", "g"].map(|name| query.flag(name)).into();
+        let truths: Vec<bool> = ["a", "b", "c", "d", "e", "f", "g"]
+            .map(|name| query.flag(name))
+            .into();
         assert_eq!(truths, [true, false, false, false, true, false, false]);
         assert!(query.flag_or("g", true) && !query.flag_or("c", true));
     }

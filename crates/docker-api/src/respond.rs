@@ -44,7 +44,9 @@ pub fn status(status: StatusCode) -> Response<Body> {
 pub fn respond(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -53,7 +55,12 @@ pub fn error(error: &Error) -> Response<Body> {
     if error.status == StatusCode::NOT_MODIFIED {
         return status(error.status);
     }
-    json(error.status, &ErrorResponse { message: error.message.clone() })
+    json(
+        error.status,
+        &ErrorResponse {
+            message: error.message.clone(),
+        },
+    )
 }
 
 /// One value as a line of JSON.

@@ -23,7 +23,9 @@ impl Version {
     }
 
     fn negotiate(number: &str) -> Result<Self, Error> {
-        let mut parts = number.split('.').map(|part| part.parse::<u16>().unwrap_or(0));
+        let mut parts = number
+            .split('.')
+            .map(|part| part.parse::<u16>().unwrap_or(0));
         let (major, minor) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         let asked = (major, minor);
         if asked < (1, Self::MIN.0) {
@@ -67,8 +69,10 @@ mod tests {
         check("v1.51", Ok(51));
         check(
             "v1.23",
-            Err("client version 1.23 is too old. Minimum supported API version is 1.24, \
-                 please upgrade your client to a newer version"),
+            Err(
+                "client version 1.23 is too old. Minimum supported API version is 1.24, \
+                 please upgrade your client to a newer version",
+            ),
         );
         check(
             "v1.52",

@@ -1,0 +1,325 @@
+//! What differs between the versions of the API, all in one place.
+//!
+//! Requests of an older version lose what that version did not know; answers lose what it did
+//! not have, and get back what has been taken out since. Sources: the API's version history
+//! (`docs/api/version-history.md`, moby) and the answers of dockerd.
+
+use berth_docker::container::{CreateRequest, Inspect, Summary};
+use berth_docker::exec;
+use berth_docker::image;
+use berth_docker::system::{DiskUsage, Info};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::query::Query;
+use crate::respond::{MULTIPLEXED_STREAM, RAW_STREAM};
+use crate::version::Version;
+
+/// How an attached stream or a log is announced.
+pub fn stream_type(version: Version, tty: bool) -> &'static str {
+    if tty || version < Version(42) {
+        RAW_STREAM
+    } else {
+        MULTIPLEXED_STREAM
+    }
+}
+
+/// A stop's signal came with 1.42.
+pub fn stop_signal(version: Version, query: &Query) -> Option<String> {
+    query
+        .some("signal")
+        .filter(|_| version >= Version(42))
+        .map(str::to_owned)
+}
+
+/// Console sizes at the start came with 1.42, and need a terminal.
+pub fn console_size(version: Version, request: &exec::StartRequest) -> Option<(u16, u16)> {
+    let [rows, columns] = request
+        .console_size
+        .filter(|_| request.tty && version >= Version(42))?;
+    Some((u16::try_from(rows).ok()?, u16::try_from(columns).ok()?))
+}
+
+pub fn create_request(version: Version, request: &mut CreateRequest) {
+    if let Some(host) = &mut request.host_config {
+        if version < Version(40) {
+            // Until then containers shared their IPC namespace unless told otherwise.
+            if host.ipc_mode.is_empty() {
+                host.ipc_mode = "shareable".into();
+            }
+            host.kernel_memory_tcp = 0;
+        }
+        if version < Version(41) && host.cgroupns_mode.is_empty() {
+            host.cgroupns_mode = "host".into();
+        }
+        if version < Version(42) {
+            host.console_size = [0, 0];
+        } else {
+            // Kernel memory limits went with 1.42.
+            host.kernel_memory = 0;
+        }
+        if version < Version(46) {
+            host.annotations.clear();
+        }
+        if host.pids_limit.is_some_and(|limit| limit <= 0) {
+            host.pids_limit = None;
+        }
+        for mount in &mut host.mounts {
+            if version < Version(45)
+                && let Some(options) = &mut mount.volume_options
+            {
+                options.subpath.clear();
+            }
+        }
+    }
+    if version < Version(44)
+        && let Some(check) = &mut request.config.healthcheck
+    {
+        check.start_interval = 0;
+    }
+    if version < Version(44)
+        && let Some(endpoints) = request
+            .networking_config
+            .as_mut()
+            .and_then(|config| config.endpoints_config.as_mut())
+    {
+        // Until then the only address was that of the configuration.
+        for endpoint in endpoints.values_mut().flatten() {
+            endpoint.mac_address.clear();
+        }
+    }
+}
+
+pub fn exec_create_request(version: Version, request: &mut exec::CreateRequest) {
+    if version < Version(25) {
+        request.env = None;
+    }
+    if version < Version(35) {
+        request.working_dir.clear();
+    }
+    if version < Version(42) || !request.tty {
+        request.console_size = None;
+    }
+}
+
+pub fn container_summaries(version: Version, rows: &mut [Summary]) {
+    for row in rows {
+        if version < Version(46) {
+            row.host_config.annotations.clear();
+        }
+        if version < Version(48) {
+            row.image_manifest_descriptor = None;
+        }
+    }
+}
+
+pub fn container_inspect(version: Version, mut inspect: Inspect) -> Value {
+    if version < Version(48) {
+        inspect.image_manifest_descriptor = None;
+    }
+    let mut value = object(&inspect);
+    if version < Version(44)
+        && let Some(networks) = value
+            .get_mut("NetworkSettings")
+            .and_then(|settings| settings.get_mut("Networks"))
+    {
+        for endpoint in networks
+            .as_object_mut()
+            .into_iter()
+            .flat_map(Map::values_mut)
+        {
+            remove(endpoint, &["DNSNames"]);
+        }
+    }
+    if version < Version(48)
+        && let Some(networks) = value
+            .get_mut("NetworkSettings")
+            .and_then(|settings| settings.get_mut("Networks"))
+    {
+        for endpoint in networks
+            .as_object_mut()
+            .into_iter()
+            .flat_map(Map::values_mut)
+        {
+            remove(endpoint, &["GwPriority"]);
+        }
+    }
+    value
+}
+
+pub fn image_summaries(version: Version, rows: Vec<image::Summary>) -> Value {
+    let rows = rows.into_iter().map(|row| image_summary(version, row));
+    Value::Array(rows.collect())
+}
+
+fn image_summary(version: Version, mut row: image::Summary) -> Value {
+    if version < Version(43) && row.repo_tags.is_empty() && row.repo_digests.is_empty() {
+        row.repo_tags.push("<none>:<none>".into());
+        row.repo_digests.push("<none>@<none>".into());
+    }
+    if version < Version(47) {
+        row.manifests.clear();
+    }
+    if version < Version(48) {
+        row.descriptor = None;
+    }
+    let size = row.size;
+    let mut value = object(&row);
+    if version < Version(44) {
+        value["VirtualSize"] = size.into();
+    }
+    value
+}
+
+/// What an image's configuration always has, although it is empty. Until 1.49 that were all the
+/// fields of a container's configuration.
+const IMAGE_CONFIG: &[&str] = &[
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "Labels",
+    "OnBuild",
+    "User",
+    "Volumes",
+    "WorkingDir",
+];
+
+pub fn image_inspect(version: Version, mut inspect: image::Inspect) -> Value {
+    if version < Version(48) {
+        inspect.descriptor = None;
+        inspect.manifests.clear();
+    }
+    let size = inspect.size;
+    let mut value = object(&inspect);
+    if let Some(config) = value.get_mut("Config").and_then(Value::as_object_mut) {
+        for name in IMAGE_CONFIG {
+            let empty = if matches!(*name, "User" | "WorkingDir") {
+                json!("")
+            } else {
+                Value::Null
+            };
+            config.entry(*name).or_insert(empty);
+        }
+        if version < Version(50) {
+            for name in ["Hostname", "Domainname", "Image"] {
+                config.entry(name).or_insert(json!(""));
+            }
+            for name in [
+                "AttachStdin",
+                "AttachStdout",
+                "AttachStderr",
+                "Tty",
+                "OpenStdin",
+                "StdinOnce",
+            ] {
+                config.entry(name).or_insert(json!(false));
+            }
+        }
+    }
+    if version < Version(44) {
+        value["VirtualSize"] = size.into();
+        // Go's zero time, where the image does not say.
+        if value.get("Created").is_none() {
+            value["Created"] = json!("0001-01-01T00:00:00Z");
+        }
+    }
+    if version < Version(45) {
+        value["Container"] = json!("");
+        value["ContainerConfig"] = Value::Null;
+    }
+    value
+}
+
+pub fn info(version: Version, mut info: Info) -> Value {
+    if version < Version(49) {
+        info.firewall_backend = None;
+    }
+    if version < Version(46) {
+        info.containerd = None;
+    }
+    let mut value = object(&info);
+    if version < Version(50) {
+        // What 1.50 took out: bridged frames do not pass the host's iptables here.
+        value["BridgeNfIptables"] = json!(false);
+        value["BridgeNfIp6tables"] = json!(false);
+    }
+    if version < Version(49) {
+        for commit in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
+            let id = value[commit]["ID"].clone();
+            value[commit]["Expected"] = id;
+        }
+    }
+    if version < Version(42) {
+        value["KernelMemory"] = json!(false);
+    }
+    if version < Version(39) {
+        remove(&mut value, &["OSVersion"]);
+    }
+    if version < Version(25) {
+        value["ExecutionDriver"] = json!("<not supported>");
+    }
+    value
+}
+
+pub fn disk_usage(version: Version, mut usage: DiskUsage) -> Value {
+    let images = usage.images.take();
+    let mut value = object(&usage);
+    value["Images"] = images.map_or(Value::Null, |rows| image_summaries(version, rows));
+    if version < Version(42) {
+        value["BuilderSize"] = json!(0);
+    }
+    value
+}
+
+fn object<T: Serialize>(value: &T) -> Value {
+    serde_json::to_value(value)
+        .expect("wire types have string keys and no failing implementation of Serialize")
+}
+
+fn remove(value: &mut Value, names: &[&str]) {
+    if let Some(fields) = value.as_object_mut() {
+        for name in names {
+            fields.remove(*name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_clients_find_what_they_know() {
+        let summary = image::Summary {
+            size: 7,
+            ..Default::default()
+        };
+        let old = image_summaries(Version(41), vec![summary.clone()]);
+        assert_eq!(old[0]["VirtualSize"], 7);
+        assert_eq!(old[0]["RepoTags"][0], "<none>:<none>");
+        let new = image_summaries(Version(51), vec![summary]);
+        assert_eq!(new[0].get("VirtualSize"), None);
+        assert_eq!(new[0]["RepoTags"], json!([]));
+    }
+
+    #[test]
+    fn an_images_configuration_always_has_its_main_fields() {
+        let inspect = image::Inspect {
+            config: Some(Default::default()),
+            ..Default::default()
+        };
+        let new = image_inspect(Version(51), inspect.clone());
+        assert_eq!(new["Config"]["Cmd"], Value::Null);
+        assert_eq!(new["Config"].get("Tty"), None);
+        let old = image_inspect(Version(44), inspect);
+        assert_eq!(old["Config"]["Tty"], false);
+        assert_eq!(old["Container"], "");
+    }
+
+    #[test]
+    fn streams_are_raw_before_1_42_and_on_terminals() {
+        assert_eq!(stream_type(Version(41), false), RAW_STREAM);
+        assert_eq!(stream_type(Version(42), false), MULTIPLEXED_STREAM);
+        assert_eq!(stream_type(Version(51), true), RAW_STREAM);
+    }
+}
