@@ -5,6 +5,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Cidr;
 use crate::endpoint::Protocol;
 
@@ -72,7 +74,8 @@ pub enum Error {
 }
 
 /// Who has a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Holder {
     Container { id: String },
     Process { pid: i32, name: String },

@@ -8,11 +8,17 @@
 //! [`files::resolv_conf`]) and done by thin code above `berth_sys::{netlink, nft}`.
 
 pub mod address;
+mod bridge;
 mod config;
 mod endpoint;
 mod error;
 pub mod files;
+pub mod firewall;
+mod namespace;
 mod net;
+mod ports;
+mod reaper;
+pub mod relay;
 
 pub use config::{BridgeConfig, Config, Firewall};
 pub use endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};

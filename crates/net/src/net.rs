@@ -1,18 +1,60 @@
 //! The network of one instance.
+//!
+//! ```text
+//! connect:     address ─► ports bound by the relay ─► veth pair ─► eth0 up ─► DNAT elements
+//! disconnect:  DNAT elements ─► relay's sockets ─► port of the bridge silenced ─► reaper
+//! ```
+//!
+//! The kernel's state follows from the endpoints alone, so whatever someone else took away (a
+//! flushed table, a killed relay) is made again from them.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::sync::{Mutex, MutexGuard};
+
+use berth_sys::netlink::{self, Socket, conntrack, route};
 
 use crate::address::Cidr;
-use crate::config::Config;
-use crate::endpoint::{Endpoint, EndpointRequest};
+use crate::bridge::{self, Bridge, failed, mac_of};
+use crate::config::{Config, Firewall};
+use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
 use crate::error::Error;
+use crate::firewall::foreign::{self, Passage};
+use crate::firewall::{self, Ruleset};
+use crate::namespace::{Interface, Visitor};
+use crate::ports;
+use crate::reaper::Reaper;
+use crate::relay::{self, Adoption, Publication};
+
+/// The container's interface.
+const INTERFACE: &str = "eth0";
+/// Random names that are tried for a veth pair.
+const NAME_ATTEMPTS: usize = 8;
+const RELAY_SOCKET: &str = "relay.sock";
 
 /// The network of one instance. Thread safe; calls may block for some milliseconds.
 pub struct Net {
-    info: BridgeInfo,
+    config: Config,
+    bridge: Bridge,
+    ruleset: Ruleset,
+    guard: bool,
+    warnings: Vec<String>,
+    endpoints: Mutex<Endpoints>,
+    route: Mutex<Socket>,
+    netfilter: Mutex<Socket>,
+    relay: Mutex<relay::Client>,
+    visitor: Visitor,
+    reaper: Reaper,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    connected: HashMap<String, Endpoint>,
+    /// Each address with the container that has it, or is about to.
+    addresses: HashMap<Ipv4Addr, String>,
 }
 
 /// What `network inspect bridge` shows.
@@ -27,62 +69,547 @@ pub struct BridgeInfo {
     pub user_managed: bool,
 }
 
+/// What a connection has made so far; taken back if a later step fails.
+#[derive(Default)]
+struct Made {
+    bindings: Vec<PortBinding>,
+    veth: Option<String>,
+}
+
 impl Net {
     /// Makes the bridge, the tables, the jump in foreign chains and the relay, or finds them as
     /// an earlier daemon left them. `start_relay` is handed the relay's listening socket and
-    /// makes a process that runs `relay::main` on it; it is called again should the relay die.
+    /// makes a process that runs [`relay::main`] on it; it is called again should the relay die.
+    /// The network namespace is that of the calling thread.
     pub fn open(
         config: Config,
         start_relay: impl Fn(UnixListener) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Net, Error> {
-        let _ = (config, start_relay);
-        Err(unfinished())
+        let opening = |error: io::Error| Error::Netlink {
+            what: "open a netlink socket".to_owned(),
+            source: error,
+        };
+        let mut route = Socket::route().map_err(opening)?;
+        let mut netfilter = Socket::netfilter().map_err(opening)?;
+        let visitor = Visitor::new().map_err(opening)?;
+        let reaper = Reaper::start().map_err(opening)?;
+        let mut warnings = Vec::new();
+        let bridge = bridge::ensure(&mut route, &config, &mut warnings)?;
+        let switched_on = config.ip_forward && bridge::forward()?;
+        let instance = config.instance.as_str();
+        let filters = config.firewall != Firewall::Off;
+        let guard = switched_on
+            || firewall::is_guarded(&mut netfilter, instance)
+                .map_err(failed("look at the nftables table", instance))?;
+        let ruleset = firewall::plan(&firewall::Inputs {
+            instance: config.instance.clone(),
+            bridge: bridge.name.clone(),
+            subnet: bridge.address.network(),
+            icc: config.icc,
+            masquerade: config.masquerade,
+            guard,
+        });
+        if filters {
+            firewall::apply(&mut netfilter, &ruleset)
+                .map_err(failed("make the nftables table", instance))?;
+            // Only now, since it opens the host's loopback to the bridge but for our table.
+            bridge::route_loopback(&bridge.name)?;
+            let insert = config.firewall == Firewall::Auto;
+            let passage = Passage {
+                instance,
+                bridge: &bridge.name,
+            };
+            warnings.extend(
+                foreign::open(&mut netfilter, passage, insert)
+                    .map_err(failed("let pass in the host's firewall", &bridge.name))?,
+            );
+        }
+        let socket = config.exec_root.join(RELAY_SOCKET);
+        let relay =
+            relay::Client::open(socket, Box::new(start_relay)).map_err(|source| Error::Relay {
+                what: "start it",
+                source,
+            })?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(Net {
+            bridge,
+            ruleset,
+            guard,
+            warnings,
+            endpoints: Mutex::default(),
+            route: Mutex::new(route),
+            netfilter: Mutex::new(netfilter),
+            relay: Mutex::new(relay),
+            visitor,
+            reaper,
+            config,
+        })
     }
 
     /// What the daemon should tell its user about the host: missing rules, with the remedy.
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        self.warnings.clone()
     }
 
     pub fn bridge(&self) -> BridgeInfo {
-        self.info.clone()
+        BridgeInfo {
+            name: self.bridge.name.clone(),
+            subnet: self.bridge.address.network(),
+            gateway: self.bridge.address.address,
+            mtu: self.bridge.mtu,
+            icc: self.config.icc,
+            masquerade: self.config.masquerade,
+            user_managed: self.config.bridge.user_managed,
+        }
     }
 
     /// A new network namespace with its loopback up; it lives as long as the descriptor or a
     /// process in it.
     pub fn create_namespace(&self) -> Result<OwnedFd, Error> {
-        Err(unfinished())
+        let created = self.visitor.create();
+        created.map_err(|source| Error::Netlink {
+            what: "make a network namespace".to_owned(),
+            source,
+        })
     }
 
     /// Gives the namespace an `eth0` on the bridge, an address and a default route, and publishes
     /// the ports. All or nothing.
     pub fn connect(&self, request: EndpointRequest<'_>) -> Result<Endpoint, Error> {
-        let _ = request;
-        Err(unfinished())
+        let container_id = request.container_id.to_owned();
+        let ipv4 = self.reserve(&container_id, request.ipv4)?;
+        let mut made = Made::default();
+        let connected = self.build(request, ipv4, &mut made);
+        match connected {
+            Ok(endpoint) => {
+                let mut endpoints = lock(&self.endpoints);
+                endpoints.connected.insert(container_id, endpoint.clone());
+                Ok(endpoint)
+            }
+            Err(error) => {
+                if !made.bindings.is_empty() {
+                    self.release_ports(&container_id);
+                }
+                if let Some(veth) = made.veth {
+                    self.drop_interface(veth);
+                }
+                lock(&self.endpoints).addresses.remove(&ipv4);
+                Err(error)
+            }
+        }
     }
 
     /// Takes an endpoint away. Ports and rules are gone when it returns, the interface within two
     /// seconds. Unknown ids are no error.
     pub fn disconnect(&self, container_id: &str) -> Result<(), Error> {
-        let _ = container_id;
-        Err(unfinished())
+        let Some(endpoint) = lock(&self.endpoints).connected.remove(container_id) else {
+            return Ok(());
+        };
+        let mut result = Ok(());
+        if !endpoint.ports.is_empty() {
+            result = self.withdraw(&endpoint);
+            self.release_ports(container_id);
+        }
+        self.drop_interface(endpoint.veth);
+        lock(&self.endpoints).addresses.remove(&endpoint.ipv4);
+        result
     }
 
     /// After a daemon's restart: makes the kernel's state exactly that of these endpoints.
     pub fn restore(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let _ = endpoints;
-        Err(unfinished())
+        {
+            let mut state = lock(&self.endpoints);
+            let id = |endpoint: &Endpoint| endpoint.container_id.clone();
+            state.connected = endpoints.iter().map(|one| (id(one), one.clone())).collect();
+            state.addresses = endpoints.iter().map(|one| (one.ipv4, id(one))).collect();
+        }
+        self.publish_only(endpoints)?;
+        self.adopt(endpoints)?;
+        self.drop_unknown_interfaces(endpoints)
+    }
+
+    /// Waits until the interfaces of all disconnected containers are gone.
+    pub fn settle(&self) {
+        self.reaper.settle();
     }
 
     /// Removes all that was made: bridge, tables, jump, relay. Legal with no endpoint left.
     pub fn close(self) -> Result<(), Error> {
-        Err(unfinished())
+        self.settle();
+        let mut first = Ok(());
+        let mut keep = |result: Result<(), Error>| {
+            if first.is_ok() {
+                first = result;
+            } else if let Err(error) = result {
+                tracing::warn!(%error, "close the network");
+            }
+        };
+        let ended = lock(&self.relay).quit();
+        keep(ended.map_err(|source| Error::Relay {
+            what: "end it",
+            source,
+        }));
+        let (instance, name) = (self.config.instance.as_str(), self.bridge.name.as_str());
+        if self.config.firewall != Firewall::Off {
+            let mut socket = lock(&self.netfilter);
+            let passage = Passage {
+                instance,
+                bridge: name,
+            };
+            keep(
+                foreign::close(&mut socket, passage).map_err(failed("take back the jump of", name)),
+            );
+            keep(firewall::remove(&mut socket, instance).map_err(failed("remove table", instance)));
+        }
+        let mut socket = lock(&self.route);
+        if !self.config.bridge.user_managed {
+            let removed = route::delete_link(&mut socket, self.bridge.index);
+            keep(removed.map_err(failed("remove the bridge", name)));
+        }
+        if self.guard && !other_bridges(&mut socket) {
+            keep(bridge::stop_forwarding());
+        }
+        first
+    }
+
+    fn build(
+        &self,
+        request: EndpointRequest<'_>,
+        ipv4: Ipv4Addr,
+        made: &mut Made,
+    ) -> Result<Endpoint, Error> {
+        let EndpointRequest {
+            container_id,
+            netns,
+            mac,
+            ports,
+            ..
+        } = request;
+        if !ports.is_empty() {
+            made.bindings = self.bind(container_id, ipv4, &ports)?;
+        }
+        let address = mac.unwrap_or_else(|| mac_of(ipv4));
+        let veth = self.create_veth(netns, address)?;
+        made.veth = Some(veth.clone());
+        if !self.config.icc {
+            self.isolate(&veth)?;
+        }
+        let endpoint = Endpoint {
+            container_id: container_id.to_owned(),
+            ipv4,
+            prefix: self.bridge.address.prefix,
+            gateway: self.bridge.address.address,
+            mac: address,
+            ports: made.bindings.clone(),
+            veth,
+        };
+        let interface = Interface {
+            name: INTERFACE,
+            address: ipv4,
+            prefix: endpoint.prefix,
+            gateway: endpoint.gateway,
+            announce: mac.is_some(),
+        };
+        self.visitor
+            .configure(netns, interface)
+            .map_err(|source| Error::Netlink {
+                what: format!("set up {INTERFACE} in the container"),
+                source,
+            })?;
+        if mac.is_some() {
+            // The host may remember the address's last holder.
+            let forgotten =
+                route::forget_neighbour(&mut lock(&self.route), self.bridge.index, ipv4);
+            forgotten.map_err(failed("forget the neighbour on", &self.bridge.name))?;
+        }
+        if !endpoint.ports.is_empty() {
+            self.publish(&endpoint)?;
+        }
+        Ok(endpoint)
+    }
+
+    fn create_veth(&self, netns: BorrowedFd<'_>, peer_mac: [u8; 6]) -> Result<String, Error> {
+        let mut socket = lock(&self.route);
+        for _ in 0..NAME_ATTEMPTS {
+            let name = veth_name(&self.config.instance);
+            let veth = route::Veth {
+                name: &name,
+                master: self.bridge.index,
+                mtu: self.bridge.mtu,
+                peer_name: INTERFACE,
+                peer_mac,
+                peer_namespace: netns,
+            };
+            match route::create_veth(&mut socket, &veth) {
+                Ok(()) => return Ok(name),
+                Err(error) if error.is(libc::EEXIST) => {}
+                Err(error) => return Err(failed("make a veth pair on", &self.bridge.name)(error)),
+            }
+        }
+        let error = io::Error::from(io::ErrorKind::AlreadyExists);
+        Err(failed("make a veth pair on", &self.bridge.name)(
+            error.into(),
+        ))
+    }
+
+    /// Containers do not reach each other within the bridge; the firewall sees only what is routed.
+    fn isolate(&self, veth: &str) -> Result<(), Error> {
+        let mut socket = lock(&self.route);
+        let isolated = match route::link(&mut socket, veth) {
+            Ok(Some(link)) => route::isolate_port(&mut socket, link.index),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        isolated.map_err(failed("isolate", veth))
+    }
+
+    fn reserve(&self, container_id: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+        let (subnet, gateway) = (self.bridge.address.network(), self.bridge.address.address);
+        let mut endpoints = lock(&self.endpoints);
+        let Endpoints {
+            connected,
+            addresses,
+        } = &mut *endpoints;
+        if connected.contains_key(container_id) {
+            return Err(Error::Connected {
+                container_id: container_id.to_owned(),
+            });
+        }
+        let is_free = |address: &Ipv4Addr| *address != gateway && !addresses.contains_key(address);
+        let address = match wanted {
+            Some(address) if !subnet.hosts().any(|host| host == address) => {
+                return Err(Error::AddressOutside { address, subnet });
+            }
+            Some(address) if !is_free(&address) => return Err(Error::AddressInUse { address }),
+            Some(address) => address,
+            None => subnet
+                .hosts()
+                .find(is_free)
+                .ok_or(Error::NoFreeAddress { subnet })?,
+        };
+        addresses.insert(address, container_id.to_owned());
+        Ok(address)
+    }
+
+    fn bind(
+        &self,
+        container_id: &str,
+        target: Ipv4Addr,
+        requests: &[PortRequest],
+    ) -> Result<Vec<PortBinding>, Error> {
+        let default = self.config.default_host_ip;
+        let ports = requests
+            .iter()
+            .map(|request| ports::wanted(request, default))
+            .collect();
+        let publication = Publication {
+            container_id: container_id.to_owned(),
+            target,
+            ports,
+        };
+        let mut relay = self.relay()?;
+        let answer = relay.publish(publication);
+        let answer = answer.map_err(|source| Error::Relay {
+            what: "bind ports",
+            source,
+        })?;
+        answer.map_err(ports::refused)
+    }
+
+    /// The relay; if it died, a new one that has the ports of all endpoints.
+    fn relay(&self) -> Result<MutexGuard<'_, relay::Client>, Error> {
+        let broken = |source| Error::Relay {
+            what: "start it again",
+            source,
+        };
+        let mut relay = lock(&self.relay);
+        if !relay.revive().map_err(broken)? {
+            tracing::warn!("the port relay had ended; a new one was started");
+            let connected = lock(&self.endpoints)
+                .connected
+                .values()
+                .map(adoption)
+                .collect();
+            let lost = relay.adopt(connected).map_err(broken)?;
+            report_lost(&lost);
+        }
+        Ok(relay)
+    }
+
+    fn adopt(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let mut relay = self.relay()?;
+        let lost = relay.adopt(endpoints.iter().map(adoption).collect());
+        report_lost(&lost.map_err(|source| Error::Relay {
+            what: "hand it the ports",
+            source,
+        })?);
+        Ok(())
+    }
+
+    /// The endpoint is going away whatever the relay says; a later start of the relay leaves its
+    /// ports out.
+    fn release_ports(&self, container_id: &str) {
+        let released = self.relay().and_then(|mut relay| {
+            let withdrawn = relay.withdraw(container_id);
+            withdrawn.map_err(|source| Error::Relay {
+                what: "release ports",
+                source,
+            })
+        });
+        if let Err(error) = released {
+            tracing::warn!(%error, container_id, "release the ports");
+        }
+    }
+
+    fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        if self.config.firewall == Firewall::Off {
+            return Ok(());
+        }
+        let mut socket = lock(&self.netfilter);
+        let instance = &self.config.instance;
+        let mut published = firewall::publish(&mut socket, instance, endpoint);
+        if published.is_err() {
+            // Someone flushed the table.
+            self.repair(&mut socket)?;
+            published = firewall::publish(&mut socket, instance, endpoint);
+        }
+        published.map_err(failed("publish ports in table", instance))?;
+        for port in udp_ports(endpoint) {
+            // Flows that went on before the port was published would never come here.
+            let forgotten = conntrack::forget_port(&mut socket, Protocol::Udp.number(), port);
+            report_conntrack(forgotten);
+        }
+        Ok(())
+    }
+
+    fn withdraw(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        if self.config.firewall == Firewall::Off {
+            return Ok(());
+        }
+        let mut socket = lock(&self.netfilter);
+        if firewall::withdraw(&mut socket, &self.config.instance, endpoint).is_err() {
+            self.repair(&mut socket)?;
+        }
+        if udp_ports(endpoint).next().is_some() {
+            report_conntrack(conntrack::forget_answered_by(&mut socket, endpoint.ipv4));
+        }
+        Ok(())
+    }
+
+    fn publish_only(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        if self.config.firewall == Firewall::Off {
+            return Ok(());
+        }
+        let instance = &self.config.instance;
+        firewall::publish_only(&mut lock(&self.netfilter), instance, endpoints)
+            .map_err(failed("publish ports in table", instance))
+    }
+
+    /// Makes the table again, with the ports of all endpoints.
+    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
+        let instance = &self.config.instance;
+        let endpoints: Vec<Endpoint> = lock(&self.endpoints).connected.values().cloned().collect();
+        firewall::apply(socket, &self.ruleset)
+            .and_then(|()| firewall::publish_only(socket, instance, &endpoints))
+            .map_err(failed("make anew the nftables table", instance))
+    }
+
+    /// The interface goes silent now, and away later.
+    fn drop_interface(&self, veth: String) {
+        let mut socket = lock(&self.route);
+        let silenced = match route::link(&mut socket, &veth) {
+            Ok(Some(link)) => route::silence_port(&mut socket, link.index),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = silenced {
+            tracing::warn!(%error, veth, "silence a container's interface");
+        }
+        drop(socket);
+        self.reaper.remove(veth);
+    }
+
+    fn drop_unknown_interfaces(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let links = route::links(&mut lock(&self.route));
+        let links = links.map_err(failed("list the ports of", &self.bridge.name))?;
+        let prefix = veth_prefix(&self.config.instance);
+        let known = |name: &str| endpoints.iter().any(|endpoint| endpoint.veth == name);
+        for link in links {
+            let ours = link.master == Some(self.bridge.index) && link.name.starts_with(&prefix);
+            if ours && !known(&link.name) {
+                self.drop_interface(link.name);
+            }
+        }
+        Ok(())
     }
 }
 
-fn unfinished() -> Error {
-    Error::Netlink {
-        what: "the network is being built".to_owned(),
-        source: io::Error::from(io::ErrorKind::Unsupported),
+fn adoption(endpoint: &Endpoint) -> Adoption {
+    Adoption {
+        container_id: endpoint.container_id.clone(),
+        target: endpoint.ipv4,
+        bindings: endpoint.ports.clone(),
     }
+}
+
+fn report_lost(lost: &[PortBinding]) {
+    for PortBinding {
+        protocol,
+        host_ip,
+        host_port,
+        ..
+    } in lost
+    {
+        tracing::warn!(%protocol, %host_ip, host_port, "another program has a published port");
+    }
+}
+
+fn report_conntrack(result: Result<(), netlink::Error>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "forget tracked UDP flows");
+    }
+}
+
+fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
+    let udp = |port: &&PortBinding| port.protocol == Protocol::Udp && port.host_ip.is_ipv4();
+    endpoint.ports.iter().filter(udp).map(|port| port.host_port)
+}
+
+/// `veth`, four digits that are the instance's, seven random ones.
+fn veth_name(instance: &str) -> String {
+    let mut random = [0u8; 4];
+    // The kernel's generator fails only before it is seeded; the name's retry covers that.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    format!(
+        "{}{:07x}",
+        veth_prefix(instance),
+        u32::from_ne_bytes(random) >> 4
+    )
+}
+
+/// Tells the ports of instances apart that share a user's bridge. FNV-1a, folded to 16 bits.
+fn veth_prefix(instance: &str) -> String {
+    let hash = instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("veth{:04x}", (hash >> 16) ^ (hash & 0xffff))
+}
+
+/// Someone else may need forwarding by now.
+fn other_bridges(socket: &mut Socket) -> bool {
+    let links = route::links(socket);
+    links.map_or(true, |links| {
+        links
+            .iter()
+            .any(|link| link.kind.as_deref() == Some("bridge"))
+    })
+}
+
+/// A panic while a lock is held leaves no half-made state behind it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

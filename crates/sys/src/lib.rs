@@ -2,6 +2,7 @@
 //!
 //! What `rustix` offers safely is used from there directly; here is what it lacks.
 
+pub mod datagram;
 pub mod fork;
 pub mod memory;
 pub mod netlink;

@@ -269,25 +269,40 @@ pub fn forget_neighbour(socket: &mut Socket, link: u32, address: Ipv4Addr) -> Re
 /// A bridge's port passes nothing any more, and the bridge forgets what it learnt of it. Unlike
 /// taking the link down this does not wait for the kernel's readers (27 ms).
 pub fn silence_port(socket: &mut Socket, index: u32) -> Result<(), Error> {
-    const IFLA_PROTINFO: u16 = 12;
     const IFLA_BRPORT_STATE: u16 = 1;
     const IFLA_BRPORT_FLUSH: u16 = 24;
     const BR_STATE_DISABLED: u8 = 0;
+    let set = set_port(socket, index, |out| {
+        put(out, IFLA_BRPORT_STATE, &[BR_STATE_DISABLED]);
+        put(out, IFLA_BRPORT_FLUSH, &[]);
+    });
+    match set {
+        Err(error) if !error.is(libc::ENODEV) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A bridge's port passes nothing to its other isolated ports.
+pub fn isolate_port(socket: &mut Socket, index: u32) -> Result<(), Error> {
+    const IFLA_BRPORT_ISOLATED: u16 = 33;
+    set_port(socket, index, |out| put(out, IFLA_BRPORT_ISOLATED, &[1]))
+}
+
+fn set_port(
+    socket: &mut Socket,
+    index: u32,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), Error> {
+    const IFLA_PROTINFO: u16 = 12;
     let mut header = LinkMessage::default();
     header.header.interface_family = AddressFamily::Bridge;
     header.header.index = index;
     let mut messages = Messages::new();
     messages.push(RTM_SETLINK, CHANGE, |out| {
         emit(&header)(out);
-        nest(out, IFLA_PROTINFO, |out| {
-            put(out, IFLA_BRPORT_STATE, &[BR_STATE_DISABLED]);
-            put(out, IFLA_BRPORT_FLUSH, &[]);
-        });
+        nest(out, IFLA_PROTINFO, write);
     });
-    match socket.execute(messages) {
-        Err(error) if !error.is(libc::ENODEV) => Err(error),
-        _ => Ok(()),
-    }
+    socket.execute(messages).map(|_| ())
 }
 
 fn up(index: u32) -> LinkMessage {

@@ -1,0 +1,225 @@
+//! The firewalls of others: finding one that would drop what we forward, and asking it not to.
+//!
+//! An accept in our table does not overrule a drop in another. iptables (and ufw on it) gets one
+//! commented jump at the end of FORWARD, which is taken away again. That is the only thing that
+//! is ever changed outside our own table. iptables-nft is spoken to by netlink; iptables-legacy
+//! has no other documented interface than its program, so that program is used if it is there.
+
+use std::process::{Command, Stdio};
+
+use berth_sys::netlink::{Error, Socket};
+use berth_sys::nft::{self, BaseChain, Batch, Chain, Expression, Family, Rule, Table, Verdict};
+
+use super::{input, output, verdict};
+
+/// iptables' own names.
+const IPTABLES: Table<'static> = Table {
+    family: Family::Ip,
+    name: "filter",
+};
+const FORWARD: &str = "FORWARD";
+/// `NF_INET_FORWARD`.
+const HOOK_FORWARD: u32 = 2;
+/// The tables of iptables-legacy that are loaded in this network namespace.
+const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+const LEGACY_PROGRAM: &str = "iptables-legacy";
+
+/// What is to be let through, and under which name.
+#[derive(Debug, Clone, Copy)]
+pub struct Passage<'a> {
+    pub instance: &'a str,
+    pub bridge: &'a str,
+}
+
+/// Lets the bridge's traffic pass where iptables is in use, if `insert` is set. Returns what is
+/// still missing, each with the command that remedies it.
+pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<Vec<String>, Error> {
+    let chains = [
+        nft::chains(socket, Family::Ip)?,
+        nft::chains(socket, Family::Inet)?,
+    ]
+    .concat();
+    let mut warnings = Vec::new();
+    for chain in chains.iter().filter(|chain| chain.hook == HOOK_FORWARD) {
+        if is_iptables(chain) {
+            if insert {
+                insert_jump(socket, passage)?;
+            } else if chain.drops_by_default {
+                warnings.push(passage.advice("iptables"));
+            }
+        } else if chain.drops_by_default {
+            warnings.push(passage.nft_advice(chain));
+        }
+    }
+    if chains.iter().any(|chain| chain.table == "firewalld") {
+        warnings.push(passage.firewalld_advice());
+    }
+    if legacy_is_used() && !legacy_passes(passage) && (!insert || !legacy_insert(passage)) {
+        warnings.push(passage.advice(LEGACY_PROGRAM));
+    }
+    Ok(warnings)
+}
+
+/// Takes the jump away again.
+pub fn close(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
+    if legacy_is_used() && legacy_passes(passage) {
+        legacy_remove(passage);
+    }
+    let name = passage.chain();
+    let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
+    let ours: Vec<u64> = rules
+        .iter()
+        .filter(|rule| passage.owns(rule))
+        .map(|r| r.handle)
+        .collect();
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    for handle in ours {
+        batch.delete_rule(IPTABLES, FORWARD, handle);
+    }
+    batch.flush_chain(IPTABLES, &name);
+    batch.delete_chain(IPTABLES, &name);
+    batch.commit(socket)
+}
+
+fn is_iptables(chain: &BaseChain) -> bool {
+    chain.table == IPTABLES.name && chain.name == FORWARD
+}
+
+fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
+    let name = passage.chain();
+    let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
+    let mut batch = Batch::new();
+    batch.add_chain(
+        IPTABLES,
+        &Chain {
+            name: name.clone(),
+            hook: None,
+        },
+    );
+    batch.flush_chain(IPTABLES, &name);
+    let counter = || vec![Expression::Counter];
+    for interface in [input(passage.bridge), output(passage.bridge)] {
+        let expressions = [interface, counter(), verdict(Verdict::Accept)].concat();
+        batch.add_rule(
+            IPTABLES,
+            &Rule {
+                chain: name.clone(),
+                expressions,
+                comment: None,
+            },
+        );
+    }
+    if !rules.iter().any(|rule| passage.owns(rule)) {
+        let expressions = [counter(), verdict(Verdict::Jump(name))].concat();
+        let comment = Some(passage.comment());
+        batch.add_rule(
+            IPTABLES,
+            &Rule {
+                chain: FORWARD.to_owned(),
+                expressions,
+                comment,
+            },
+        );
+    }
+    batch.commit(socket)
+}
+
+impl Passage<'_> {
+    /// iptables allows 28 characters.
+    fn chain(&self) -> String {
+        let mut name = self.instance.to_ascii_uppercase();
+        name.truncate(19);
+        name + "-FORWARD"
+    }
+
+    fn comment(&self) -> String {
+        format!("made by {}", self.instance)
+    }
+
+    fn owns(&self, rule: &nft::RuleInfo) -> bool {
+        rule.comment.as_deref() == Some(self.comment().as_str())
+    }
+
+    fn advice(&self, program: &str) -> String {
+        let bridge = self.bridge;
+        format!(
+            "{program} may drop the containers' traffic. To let it pass: \
+             {program} -A FORWARD -i {bridge} -j ACCEPT; {program} -A FORWARD -o {bridge} -j ACCEPT"
+        )
+    }
+
+    fn nft_advice(&self, chain: &BaseChain) -> String {
+        let (bridge, table, name) = (self.bridge, &chain.table, &chain.name);
+        format!(
+            "nftables chain {name} of table {table} drops forwarded packets by default. To let the \
+             containers' pass: nft add rule TABLE {name} iifname {bridge} accept; \
+             nft add rule TABLE {name} oifname {bridge} accept (TABLE: family and name of {table})"
+        )
+    }
+
+    fn firewalld_advice(&self) -> String {
+        let bridge = self.bridge;
+        format!(
+            "firewalld may reject the containers' traffic. To let it pass: \
+             firewall-cmd --zone=trusted --add-interface={bridge}"
+        )
+    }
+}
+
+fn legacy_is_used() -> bool {
+    let names = std::fs::read_to_string(LEGACY_TABLES).unwrap_or_default();
+    names.lines().any(|name| name == "filter")
+}
+
+fn legacy_passes(passage: Passage<'_>) -> bool {
+    legacy(&["-C", FORWARD], &jump(passage))
+}
+
+fn legacy_insert(passage: Passage<'_>) -> bool {
+    let chain = passage.chain();
+    // Left over, or absent: both are fine.
+    let _ = legacy(&["-N", &chain], &[]);
+    let interfaces = [["-i", passage.bridge], ["-o", passage.bridge]];
+    legacy(&["-F", &chain], &[])
+        && interfaces
+            .iter()
+            .all(|[side, bridge]| legacy(&["-A", &chain, side, bridge, "-j", "ACCEPT"], &[]))
+        && legacy(&["-A", FORWARD], &jump(passage))
+}
+
+fn legacy_remove(passage: Passage<'_>) {
+    let chain = passage.chain();
+    let gone = legacy(&["-D", FORWARD], &jump(passage));
+    let gone = gone && legacy(&["-F", &chain], &[]) && legacy(&["-X", &chain], &[]);
+    if !gone {
+        tracing::warn!(chain, "{LEGACY_PROGRAM} did not take our chain away");
+    }
+}
+
+fn jump(passage: Passage<'_>) -> Vec<String> {
+    let comment = passage.comment();
+    [
+        "-m",
+        "comment",
+        "--comment",
+        &comment,
+        "-j",
+        &passage.chain(),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn legacy(first: &[&str], rest: &[String]) -> bool {
+    const WAIT_SECONDS: &str = "-w5";
+    let mut command = Command::new(LEGACY_PROGRAM);
+    command.arg(WAIT_SECONDS).args(first).args(rest);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,144 @@
+//! The thread that visits network namespaces.
+//!
+//! What belongs to a namespace (its sockets, its `/proc/sys/net`) is reached only from a thread
+//! inside. One thread goes there and comes back, so that no thread of the caller's pool can be
+//! left in the wrong place. If it cannot come back, it ends, and the next call starts another.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use berth_sys::netlink::Socket;
+use berth_sys::netlink::route;
+use berth_sys::netns;
+
+/// Calls that wait for the thread before a further one blocks.
+const QUEUE: usize = 64;
+/// The loopback's index in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// What the container's interface is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Interface {
+    pub name: &'static str,
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+    pub gateway: Ipv4Addr,
+    /// Tell the neighbours: the hardware address does not follow from the IP address.
+    pub announce: bool,
+}
+
+/// Where the thread works from: a namespace, and the queue of the thread that lives in it.
+pub struct Visitor {
+    home: OwnedFd,
+    thread: Mutex<Option<SyncSender<Job>>>,
+}
+
+enum Job {
+    Create(SyncSender<io::Result<OwnedFd>>),
+    Configure(OwnedFd, Interface, SyncSender<io::Result<()>>),
+}
+
+impl Visitor {
+    /// Takes the calling thread's namespace as its home.
+    pub fn new() -> io::Result<Visitor> {
+        Ok(Visitor {
+            home: netns::current()?,
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// A new namespace with its loopback up.
+    pub fn create(&self) -> io::Result<OwnedFd> {
+        self.call(Job::Create)
+    }
+
+    /// Brings the interface up that a veth pair left in the namespace.
+    pub fn configure(&self, namespace: impl AsFd, interface: Interface) -> io::Result<()> {
+        let namespace = namespace.as_fd().try_clone_to_owned()?;
+        self.call(|reply| Job::Configure(namespace, interface, reply))
+    }
+
+    fn call<T>(&self, job: impl FnOnce(SyncSender<io::Result<T>>) -> Job) -> io::Result<T> {
+        let (reply, answer) = sync_channel(1);
+        let mut job = job(reply);
+        for _ in 0..2 {
+            match self.sender()?.send(job) {
+                Ok(()) => return answer.recv().map_err(|_| io::ErrorKind::BrokenPipe)?,
+                Err(returned) => job = returned.0,
+            }
+            *self.thread.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        }
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn sender(&self) -> io::Result<SyncSender<Job>> {
+        let mut thread = self.thread.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(sender) = thread.as_ref() {
+            return Ok(sender.clone());
+        }
+        let (sender, jobs) = sync_channel(QUEUE);
+        let home = self.home.try_clone()?;
+        let builder = std::thread::Builder::new().name("berth-netns".to_owned());
+        builder.spawn(move || work(&home, &jobs))?;
+        *thread = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
+    if netns::enter(home).is_err() {
+        return;
+    }
+    for job in jobs {
+        // Comes back before it answers, so that a caller never outruns a thread that is lost.
+        let back = match job {
+            Job::Create(reply) => {
+                let made = create();
+                let back = netns::enter(home);
+                let _ = reply.send(made);
+                back
+            }
+            Job::Configure(namespace, interface, reply) => {
+                let done = netns::enter(&namespace).and_then(|()| configure(interface));
+                let back = netns::enter(home);
+                drop(namespace);
+                let _ = reply.send(done);
+                back
+            }
+        };
+        if let Err(error) = back {
+            tracing::error!(%error, "cannot return to the host's network namespace");
+            return;
+        }
+    }
+}
+
+fn create() -> io::Result<OwnedFd> {
+    netns::unshare()?;
+    let namespace = netns::current()?;
+    route::set_up(&mut Socket::route()?, LOOPBACK)?;
+    Ok(namespace)
+}
+
+fn configure(interface: Interface) -> io::Result<()> {
+    let Interface {
+        name,
+        address,
+        prefix,
+        gateway,
+        announce,
+    } = interface;
+    // As Docker on a network without IPv6: no link-local address, no router solicitations. A
+    // kernel without IPv6 has no such file.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    if announce {
+        std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"), "1")?;
+    }
+    let mut socket = Socket::route()?;
+    let link = route::link(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
+    route::configure(&mut socket, link.index, address, prefix, Some(gateway))?;
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! The port relay: one process for an instance, beside the daemon, which it outlives.
+//!
+//! It holds every published port bound, so that a conflict is found when a port is asked for, by
+//! the kernel's own rules, and no other program can take the port later. What arrives on those
+//! sockets in spite of the firewall's DNAT it relays to the container: connections by IPv6
+//! (`::1` among them) to containers that have IPv4 only, and everything where there is no DNAT
+//! (`--iptables=false`, or a host's rules flushed by someone).
+//!
+//! One thread, one epoll loop, no tokio: it is forked by the launcher.
+
+use std::os::unix::net::UnixListener;
+
+mod bind;
+mod client;
+mod holder;
+mod protocol;
+mod server;
+mod tcp;
+mod udp;
+
+pub(crate) use client::Client;
+pub(crate) use protocol::{Adoption, Publication, Refusal, Wanted};
+
+/// Serves until the daemon says that it should end. The listening socket is the one that
+/// [`crate::Net::open`] handed to its caller. Returns the exit code.
+pub fn main(listener: UnixListener) -> i32 {
+    // What fails here is only a limit lower than it could be.
+    raise_descriptor_limit();
+    let served = server::Server::new(listener).and_then(|server| server.run());
+    match served {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(%error, "the port relay ends");
+            1
+        }
+    }
+}
+
+/// Ten thousand published ports are twenty thousand sockets.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}

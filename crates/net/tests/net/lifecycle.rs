@@ -1,0 +1,248 @@
+//! Open, restart, close: what stays, what goes, what lives side by side.
+
+use std::net::TcpListener;
+
+use berth_net::{Error, Net};
+
+use crate::machine::{
+    LOCALHOST, MACHINE, Machine, ask_tcp, connect, eventually, run, serve_tcp, tcp, with_machine,
+};
+
+/// All that another program could notice. Forwarding is Docker's to leave on, but not ours.
+fn state() -> String {
+    let links = run("ip -o link | sed 's/^[0-9]*: //; s/ mtu.*//' | sort");
+    let forward = run("cat /proc/sys/net/ipv4/ip_forward");
+    links + &run("ip -4 addr show | grep inet; ip -4 route; nft list ruleset") + &forward
+}
+
+#[test]
+fn disconnect_frees_the_port_at_once_and_the_interface_soon() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("leave"));
+        let container = connect(&net, "one", &[tcp(8085, 80)]);
+        let veth = container.endpoint.veth.clone();
+        assert!(run("ip -o link").contains(&veth));
+        net.disconnect("one").expect("disconnect");
+        drop(TcpListener::bind("0.0.0.0:8085").expect("the port is free"));
+        assert!(!run("nft list ruleset").contains("8085"));
+        net.disconnect("one").expect("disconnect again");
+        // The namespace is still held, so the kernel does not clean up by itself.
+        net.settle();
+        assert!(!run("ip -o link").contains(&veth));
+        let next = connect(&net, "two", &[tcp(8085, 80)]);
+        assert_eq!(next.endpoint.ipv4, container.endpoint.ipv4);
+        serve_tcp(&next.netns, 80, "two");
+        assert!(ask_tcp(None, LOCALHOST, 8085).is_some());
+    });
+}
+
+#[test]
+fn an_address_is_usable_at_once_by_its_next_holder() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("heir"));
+        let neighbour = connect(&net, "neighbour", &[]);
+        for name in ["one", "two", "three"] {
+            let container = connect(&net, name, &[]);
+            assert_eq!(container.endpoint.ipv4.to_string(), "172.17.0.3");
+            serve_tcp(&container.netns, 80, name);
+            let answer = ask_tcp(Some(&neighbour.netns), container.endpoint.ipv4, 80);
+            assert_eq!(answer, Some(format!("{name} 172.17.0.2")));
+            assert!(ask_tcp(None, container.endpoint.ipv4, 80).is_some());
+            net.disconnect(name).expect("disconnect");
+            assert_eq!(ask_tcp(None, container.endpoint.ipv4, 80), None);
+        }
+    });
+}
+
+#[test]
+fn close_leaves_the_machine_as_it_was() {
+    with_machine(|machine| {
+        let before = state();
+        let net = machine.open(machine.config("gone"));
+        let container = connect(&net, "one", &[tcp(8086, 80)]);
+        drop(container.netns);
+        net.disconnect("one").expect("disconnect");
+        net.close().expect("close");
+        assert_eq!(state(), before);
+        assert!(machine.relays_ended());
+        let left: Vec<_> = std::fs::read_dir(machine.directory.path().join("gone"))
+            .expect("the exec root")
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
+
+fn restarted(machine: &Machine, net: Net, endpoints: &[berth_net::Endpoint]) -> Net {
+    drop(net);
+    let net = machine.open(machine.config("again"));
+    net.restore(endpoints).expect("restore");
+    net
+}
+
+#[test]
+fn ports_survive_a_restart_and_what_is_unknown_goes() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("again"));
+        let web = connect(&net, "web", &[tcp(8087, 80)]);
+        let lost = connect(&net, "lost", &[tcp(8088, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        drop(net);
+        // Nothing depends on the daemon.
+        let remote = Some(&machine.remote);
+        assert_eq!(
+            ask_tcp(remote, MACHINE, 8087).as_deref(),
+            Some("web 198.51.100.2")
+        );
+        assert!(ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8087).is_some());
+        let net = machine.open(machine.config("again"));
+        net.restore(std::slice::from_ref(&web.endpoint))
+            .expect("restore");
+        assert_eq!(
+            ask_tcp(remote, MACHINE, 8087).as_deref(),
+            Some("web 198.51.100.2")
+        );
+        assert!(ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8087).is_some());
+        drop(TcpListener::bind("0.0.0.0:8088").expect("the port is free"));
+        net.settle();
+        assert!(!run("ip -o link").contains(&lost.endpoint.veth));
+        // The addresses are known again, too.
+        let next = connect(&net, "next", &[]);
+        assert_eq!(next.endpoint.ipv4.to_string(), "172.17.0.3");
+        net.disconnect("web").expect("disconnect");
+        drop(TcpListener::bind("0.0.0.0:8087").expect("the port is free"));
+    });
+}
+
+#[test]
+fn what_others_took_away_is_made_again() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("again"));
+        let web = connect(&net, "web", &[tcp(8089, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        run("nft flush ruleset");
+        machine.kill_relays();
+        assert_eq!(ask_tcp(Some(&machine.remote), MACHINE, 8089), None);
+        let other = connect(&net, "other", &[tcp(8090, 80)]);
+        serve_tcp(&other.netns, 80, "other");
+        let ask = |port| ask_tcp(Some(&machine.remote), MACHINE, port);
+        assert_eq!(ask(8089).as_deref(), Some("web 198.51.100.2"));
+        assert_eq!(ask(8090).as_deref(), Some("other 198.51.100.2"));
+        assert!(ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8089).is_some());
+        // A machine whose bridge went as well: the daemon starts over.
+        machine.kill_relays();
+        run("nft flush ruleset; ip link del again0");
+        let net = restarted(machine, net, &[]);
+        let web = connect(&net, "web", &[tcp(8089, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        assert_eq!(ask(8089).as_deref(), Some("web 198.51.100.2"));
+    });
+}
+
+#[test]
+fn instances_live_side_by_side() {
+    with_machine(|machine| {
+        let before = state();
+        let one = machine.open(machine.config("side1"));
+        let two = machine.open(machine.config("side2"));
+        assert_eq!(two.bridge().subnet.to_string(), "172.18.0.0/16");
+        let web = connect(&one, "web", &[tcp(8091, 80)]);
+        let other = connect(&two, "other", &[tcp(8092, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        serve_tcp(&other.netns, 80, "other");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, 8091).is_some());
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, 8092).is_some());
+        assert!(ask_tcp(Some(&other.netns), MACHINE, 8091).is_some());
+        // Networks are apart, but for what is published.
+        assert_eq!(ask_tcp(Some(&other.netns), web.endpoint.ipv4, 80), None);
+        let taken = crate::machine::try_connect(&two, "third", &[tcp(8091, 80)]).err();
+        assert!(
+            matches!(
+                taken,
+                Some(Error::PortInUse {
+                    holder: Some(_),
+                    ..
+                })
+            ),
+            "{taken:?}"
+        );
+        for (net, container) in [(two, other), (one, web)] {
+            net.disconnect(&container.id).expect("disconnect");
+            drop(container);
+            net.close().expect("close");
+        }
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn a_users_bridge_is_used_and_left_alone() {
+    with_machine(|machine| {
+        let mut config = machine.config("user");
+        config.bridge.user_managed = true;
+        config.bridge.name = "mine".to_owned();
+        let open = |config: &berth_net::Config| machine.try_open(config.clone());
+        assert!(matches!(open(&config), Err(Error::BridgeMissing { .. })));
+        run("ip link add mine type bridge; ip link set mine up");
+        assert!(matches!(
+            open(&config),
+            Err(Error::BridgeWithoutAddress { .. })
+        ));
+        run("ip addr add 10.9.0.1/24 dev mine");
+        let net = open(&config).expect("open");
+        let container = connect(&net, "one", &[tcp(8093, 80)]);
+        assert_eq!(container.endpoint.ipv4.to_string(), "10.9.0.2");
+        serve_tcp(&container.netns, 80, "one");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, 8093).is_some());
+        net.disconnect("one").expect("disconnect");
+        net.close().expect("close");
+        assert!(run("ip addr show mine").contains("10.9.0.1/24"));
+        config.bridge.name = "cable0".to_owned();
+        assert!(matches!(open(&config), Err(Error::NotABridge { .. })));
+    });
+}
+
+#[test]
+fn a_static_address_is_checked() {
+    use std::os::fd::AsFd;
+    with_machine(|machine| {
+        let net = machine.open(machine.config("static"));
+        let netns = net.create_namespace().expect("a namespace");
+        let connect = |address: &str| {
+            net.connect(berth_net::EndpointRequest {
+                container_id: address,
+                netns: netns.as_fd(),
+                mac: Some([2, 0, 0, 0, 0, 9]),
+                ipv4: Some(address.parse().expect("an address")),
+                ports: Vec::new(),
+            })
+        };
+        assert!(matches!(
+            connect("10.0.0.1"),
+            Err(Error::AddressOutside { .. })
+        ));
+        assert!(matches!(
+            connect("172.17.0.1"),
+            Err(Error::AddressInUse { .. })
+        ));
+        let endpoint = connect("172.17.5.5").expect("connect");
+        assert_eq!(endpoint.mac_string(), "02:00:00:00:00:09");
+        assert!(matches!(
+            connect("172.17.5.5"),
+            Err(Error::Connected { .. })
+        ));
+    });
+}
+
+#[test]
+fn a_namespace_that_ends_takes_its_interface_along() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("dies"));
+        let container = connect(&net, "one", &[]);
+        drop(container.netns);
+        assert!(eventually(
+            || !run("ip -o link").contains(&container.endpoint.veth)
+        ));
+        net.disconnect("one").expect("disconnect");
+        net.settle();
+    });
+}

@@ -1,0 +1,284 @@
+//! A machine for one test: its own network namespace, with a remote host on the other end of a
+//! cable, and the containers that the test connects.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use berth_net::{Config, Endpoint, EndpointRequest, Error, Net, PortRequest, Protocol};
+use berth_sys::netns;
+
+/// The machine's address on the cable, and the remote host's.
+pub const MACHINE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long silence is taken for "not reachable".
+const SILENCE: Duration = Duration::from_millis(300);
+
+pub struct Machine {
+    pub directory: tempfile::TempDir,
+    pub remote: OwnedFd,
+    relays: Arc<Mutex<Vec<Child>>>,
+}
+
+pub struct Container {
+    pub id: String,
+    pub netns: OwnedFd,
+    pub endpoint: Endpoint,
+}
+
+/// Runs a test in a machine of its own.
+pub fn with_machine(test: impl FnOnce(&Machine) + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: making network namespaces needs root");
+        return;
+    }
+    let run = move || {
+        netns::unshare().expect("a machine");
+        let machine = Machine::new();
+        test(&machine);
+    };
+    let result = thread::spawn(run).join();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let remote = thread::spawn(|| {
+            netns::unshare().expect("a remote host");
+            netns::current().expect("its namespace")
+        });
+        let remote = remote.join().expect("the remote host");
+        run("ip link set lo up");
+        let path = format!("/proc/{}/fd/{}", std::process::id(), remote.as_raw_fd());
+        run(&format!(
+            "ip link add cable0 type veth peer name cable1 netns {path}"
+        ));
+        run(&format!("ip addr add {MACHINE}/24 dev cable0"));
+        run("ip link set cable0 up");
+        inside(&remote, || {
+            run("ip link set lo up");
+            run(&format!("ip addr add {REMOTE}/24 dev cable1"));
+            run("ip link set cable1 up");
+            // A neighbour that wishes the machine no good: it sends everything there.
+            run(&format!("ip route add 172.16.0.0/12 via {MACHINE}"));
+        });
+        let directory = tempfile::tempdir().expect("a directory");
+        Machine {
+            directory,
+            remote,
+            relays: Arc::default(),
+        }
+    }
+
+    pub fn config(&self, instance: &str) -> Config {
+        let exec_root = self.directory.path().join(instance);
+        std::fs::create_dir_all(&exec_root).expect("the exec root");
+        let mut config = Config::new(instance, &bridge_name(instance), exec_root);
+        config.lock_file = self.directory.path().join("lock");
+        config
+    }
+
+    pub fn open(&self, config: Config) -> Net {
+        self.try_open(config).expect("open the network")
+    }
+
+    pub fn try_open(&self, config: Config) -> Result<Net, Error> {
+        let relays = self.relays.clone();
+        Net::open(config, move |listener| {
+            let child = Command::new(std::env::current_exe()?)
+                .args(["--ignored", "--exact", "relay_process", "--nocapture"])
+                .stdin(Stdio::from(OwnedFd::from(listener)))
+                .stdout(Stdio::null())
+                .spawn()?;
+            relays.lock().expect("relays").push(child);
+            Ok(())
+        })
+    }
+
+    pub fn kill_relays(&self) {
+        for relay in self.relays.lock().expect("relays").iter_mut() {
+            let _ = relay.kill();
+            relay.wait().expect("the relay's end");
+        }
+    }
+
+    /// Whether every relay that was started has ended by itself.
+    pub fn relays_ended(&self) -> bool {
+        let mut relays = self.relays.lock().expect("relays");
+        let mut ended = |relay: &mut Child| relay.try_wait().is_ok_and(|status| status.is_some());
+        eventually(|| relays.iter_mut().all(&mut ended))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill_relays();
+    }
+}
+
+pub fn bridge_name(instance: &str) -> String {
+    format!("{instance}0")
+}
+
+pub fn connect(net: &Net, id: &str, ports: &[PortRequest]) -> Container {
+    try_connect(net, id, ports).expect("connect")
+}
+
+pub fn try_connect(net: &Net, id: &str, ports: &[PortRequest]) -> Result<Container, Error> {
+    let netns = net.create_namespace()?;
+    let endpoint = net.connect(EndpointRequest {
+        container_id: id,
+        netns: netns.as_fd(),
+        mac: None,
+        ipv4: None,
+        ports: ports.to_vec(),
+    })?;
+    Ok(Container {
+        id: id.to_owned(),
+        netns,
+        endpoint,
+    })
+}
+
+pub fn port(protocol: Protocol, host: Option<&str>, first: u16, container: u16) -> PortRequest {
+    PortRequest {
+        protocol,
+        container_port: container,
+        host_ip: host.map(|text| text.parse().expect("an address")),
+        host_ports: (first != 0).then_some(first..=first),
+    }
+}
+
+pub fn tcp(first: u16, container: u16) -> PortRequest {
+    port(Protocol::Tcp, None, first, container)
+}
+
+/// Runs something in another namespace.
+pub fn inside<T: Send>(namespace: &OwnedFd, task: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let visit = scope.spawn(|| {
+            netns::enter(namespace).expect("enter the namespace");
+            task()
+        });
+        visit.join().expect("the task")
+    })
+}
+
+/// A command that must succeed; returns what it printed.
+pub fn run(command: &str) -> String {
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .output()
+        .expect("sh");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + ANSWER;
+    while !done() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Answers every connection with `name`, a space, and the address that it came from, then sends
+/// back what it receives until the client has ended.
+pub fn serve_tcp(namespace: &OwnedFd, port: u16, name: &'static str) {
+    let listener = inside(namespace, || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+    });
+    let listener = listener.expect("listen");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            thread::spawn(move || {
+                let peer = stream.peer_addr().expect("the peer");
+                writeln!(stream, "{name} {}", peer.ip()).expect("write");
+                let mut reader = stream.try_clone().expect("clone");
+                let _ = std::io::copy(&mut reader, &mut stream);
+            });
+        }
+    });
+}
+
+/// Answers every datagram with `name`, a space, and the address that it came from.
+pub fn serve_udp(namespace: &OwnedFd, port: u16, name: &'static str) {
+    let socket = inside(namespace, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let socket = socket.expect("bind");
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let answer = format!("{name} {}", from.ip());
+            let _ = socket.send_to(answer.as_bytes(), from);
+        }
+    });
+}
+
+/// What a TCP server says, and whether it sends back what it is told; `None` if it is not
+/// reached.
+pub fn ask_tcp(
+    namespace: Option<&OwnedFd>,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> Option<String> {
+    let address = SocketAddr::new(address.into(), port);
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, SILENCE).ok()?;
+        stream.set_read_timeout(Some(ANSWER)).ok()?;
+        stream.write_all(b"and this").ok()?;
+        stream.shutdown(std::net::Shutdown::Write).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (said, repeated) = answer.split_once('\n')?;
+        assert_eq!(repeated, "and this");
+        Some(said.to_owned())
+    };
+    match namespace {
+        Some(namespace) => inside(namespace, ask),
+        None => ask(),
+    }
+}
+
+/// The same by UDP.
+pub fn ask_udp(
+    namespace: Option<&OwnedFd>,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> Option<String> {
+    let address = SocketAddr::new(address.into(), port);
+    let ask = || {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).expect("bind");
+        socket.connect(address).ok()?;
+        socket.set_read_timeout(Some(SILENCE)).ok()?;
+        socket.send(b"ping").ok()?;
+        let mut buffer = [0; 64];
+        let bytes = socket.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..bytes]).into_owned())
+    };
+    match namespace {
+        Some(namespace) => inside(namespace, ask),
+        None => ask(),
+    }
+}

@@ -1,0 +1,78 @@
+//! How long connecting takes, and that ten thousand ports cost nothing.
+
+use std::time::{Duration, Instant};
+
+use berth_net::{PortRequest, Protocol};
+
+use crate::machine::{MACHINE, ask_tcp, connect, serve_tcp, tcp, with_machine};
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn connecting_takes_milliseconds() {
+    with_machine(|machine| {
+        const ROUNDS: u16 = 50;
+        let net = machine.open(machine.config("speed"));
+        let (mut create, mut on, mut off) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let begin = Instant::now();
+            let netns = net.create_namespace().expect("a namespace");
+            create.push(begin.elapsed());
+            let id = format!("container{round}");
+            let request = berth_net::EndpointRequest {
+                container_id: &id,
+                netns: std::os::fd::AsFd::as_fd(&netns),
+                mac: None,
+                ipv4: None,
+                ports: vec![tcp(8095, 80)],
+            };
+            let begin = Instant::now();
+            net.connect(request).expect("connect");
+            on.push(begin.elapsed());
+            let begin = Instant::now();
+            net.disconnect(&id).expect("disconnect");
+            off.push(begin.elapsed());
+        }
+        let (create, on, off) = (median(create), median(on), median(off));
+        println!("medians: namespace {create:?}, connect {on:?}, disconnect {off:?}");
+        // Generous, since other tests run beside this one.
+        assert!(on < Duration::from_millis(200), "{on:?}");
+        assert!(off < Duration::from_millis(100), "{off:?}");
+        net.settle();
+    });
+}
+
+#[test]
+fn ten_thousand_ports_are_published_and_taken_back() {
+    with_machine(|machine| {
+        const FIRST: u16 = 20_000;
+        const COUNT: u16 = 10_000;
+        let net = machine.open(machine.config("many"));
+        let request = |n| PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: n,
+            host_ip: None,
+            host_ports: Some(n..=n),
+        };
+        let ports: Vec<PortRequest> = (FIRST..FIRST + COUNT).map(request).collect();
+        let begin = Instant::now();
+        let container = connect(&net, "many", &ports);
+        println!("{COUNT} ports published in {:?}", begin.elapsed());
+        assert_eq!(container.endpoint.ports.len(), 2 * usize::from(COUNT));
+        let last = FIRST + COUNT - 1;
+        serve_tcp(&container.netns, last, "many");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
+        let begin = Instant::now();
+        net.restore(std::slice::from_ref(&container.endpoint))
+            .expect("restore");
+        println!("restored in {:?}", begin.elapsed());
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
+        let begin = Instant::now();
+        net.disconnect("many").expect("disconnect");
+        println!("taken back in {:?}", begin.elapsed());
+        assert_eq!(ask_tcp(Some(&machine.remote), MACHINE, last), None);
+    });
+}
