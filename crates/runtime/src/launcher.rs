@@ -159,6 +159,14 @@ pub struct Launcher {
 }
 
 impl Launcher {
+    /// The daemon's end of the socket, for a client of its own.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .into()
+    }
+
     /// Forks a keeper, and returns its process id. Whether the container starts is told on
     /// `control`'s other end. `attach` has one stream socket for each of `launch.attach`.
     pub fn launch(

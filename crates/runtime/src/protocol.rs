@@ -170,7 +170,7 @@ pub enum Target {
 
 /// Keeper to daemon: answers and events on one stream.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum Message {
     Reply(Reply),
     Event(Event),
@@ -274,4 +274,73 @@ pub struct ExecState {
     pub exec: String,
     pub pid: i32,
     pub code: Option<i32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tags of nested enums and the fields lie in one JSON object, and must not collide.
+    fn check(message: &Message) {
+        let text = serde_json::to_string(message).unwrap();
+        let read: Message = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+
+    #[test]
+    fn every_message_is_read_back() {
+        let failure = || Failure {
+            kind: FailureKind::CommandNotFound,
+            message: "no such".to_owned(),
+        };
+        let exited = || ExitRecord {
+            code: 137,
+            signal: Some(9),
+            oom_killed: true,
+            finished_at_ns: 1,
+        };
+        let state = KeeperState {
+            version: VERSION,
+            id: "i".to_owned(),
+            keeper_pid: 1,
+            init_pid: 2,
+            init_start_ticks: 3,
+            started_at_ns: 4,
+            paused: false,
+            execs: vec![ExecState {
+                exec: "e".to_owned(),
+                pid: 5,
+                code: None,
+            }],
+            exited: Some(exited()),
+        };
+        for body in [
+            ReplyBody::Done,
+            ReplyBody::State(state),
+            ReplyBody::ExecStarted { pid: 1 },
+            ReplyBody::Failed(failure()),
+        ] {
+            check(&Message::Reply(Reply { seq: 7, body }));
+        }
+        for event in [
+            Event::Started {
+                pid: 1,
+                started_at_ns: 2,
+            },
+            Event::StartFailed(failure()),
+            Event::Exited(exited()),
+            Event::ExecExited {
+                exec: "e".to_owned(),
+                code: 1,
+            },
+            Event::Oom,
+            Event::Detached { exec: None },
+            Event::Released,
+            Event::Warning {
+                message: "disk full".to_owned(),
+            },
+        ] {
+            check(&Message::Event(event));
+        }
+    }
 }

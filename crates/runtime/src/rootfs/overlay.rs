@@ -57,6 +57,17 @@ struct Failed {
     source: Errno,
 }
 
+impl Failed {
+    fn of(self, overlay: &Overlay<'_>) -> Error {
+        let path = overlay.upper.to_owned();
+        Error::Mount {
+            path,
+            step: self.step,
+            source: self.source,
+        }
+    }
+}
+
 fn at(step: &'static str) -> impl Fn(Errno) -> Failed {
     move |source| Failed { step, source }
 }
@@ -74,11 +85,12 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
         }) => classic::mount(overlay),
         other => other,
     };
-    mounted.map_err(|Failed { step, source }| Error::Mount {
-        path: overlay.upper.to_owned(),
-        step,
-        source,
-    })
+    mounted.map_err(|failed| failed.of(overlay))
+}
+
+/// What [`mount`] does on kernels before 6.7. The calling process must have one thread.
+pub fn mount_classic(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
+    classic::mount(overlay).map_err(|failed| failed.of(overlay))
 }
 
 fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
