@@ -22,6 +22,9 @@ use crate::protocol::MAX_FRAME_BYTES;
 /// The most descriptors that one frame may carry.
 pub const MAX_FDS: usize = 64;
 
+/// What [`recv`] gives: a frame's JSON, and the descriptors that came along.
+pub type Frame = (Vec<u8>, VecDeque<OwnedFd>);
+
 const HEADER_BYTES: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,7 @@ pub fn send(socket: impl AsFd, frame: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(
 
 /// Receives the JSON of one frame and its descriptors from a blocking socket. `None` is the end
 /// of the stream between two frames.
-pub fn recv(socket: impl AsFd) -> Result<Option<(Vec<u8>, VecDeque<OwnedFd>)>, Error> {
+pub fn recv(socket: impl AsFd) -> Result<Option<Frame>, Error> {
     let mut fds = VecDeque::new();
     let mut header = [0; HEADER_BYTES];
     if !fill(&socket, &mut header, &mut fds)? {
@@ -188,7 +191,7 @@ impl Decoder {
     }
 
     /// The next whole message, if there is one. After an error the stream cannot be used.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         let pending = &self.buffer[self.start..];
         let Some(header) = pending.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -206,7 +209,7 @@ impl Decoder {
         Ok(Some(message))
     }
 
-    /// The next descriptor, which belongs to the message that [`Decoder::next`] gave last.
+    /// The next descriptor, which belongs to the message that [`Decoder::next_message`] gave last.
     pub fn take_fd(&mut self) -> Result<OwnedFd, Error> {
         self.fds.pop_front().ok_or(Error::MissingFd)
     }
@@ -236,7 +239,7 @@ mod tests {
             let mut seen = Vec::new();
             for piece in stream.chunks(step) {
                 decoder.push(piece);
-                while let Some(Message::Reply(reply)) = decoder.next().unwrap() {
+                while let Some(Message::Reply(reply)) = decoder.next_message().unwrap() {
                     seen.push(reply.seq);
                 }
             }
@@ -271,7 +274,7 @@ mod tests {
         let mut decoder = Decoder::new();
         decoder.push(&u32::MAX.to_le_bytes());
         assert!(matches!(
-            decoder.next::<LauncherReply>(),
+            decoder.next_message::<LauncherReply>(),
             Err(Error::TooLong(_))
         ));
     }

@@ -73,6 +73,8 @@ struct Keeper {
     started_at_ns: i64,
     init_start_ticks: u64,
     paused: bool,
+    /// How many of the container's processes were killed for lack of memory, as far as told.
+    oom_kills: u64,
     /// The overlay has been let go.
     released: bool,
     exit: Option<(ExitRecord, Instant)>,

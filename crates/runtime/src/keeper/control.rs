@@ -66,7 +66,7 @@ impl Connection {
     }
 
     pub fn next_request(&mut self) -> Option<Request> {
-        match self.decoder.next() {
+        match self.decoder.next_message() {
             Ok(request) => request,
             Err(_broken) => {
                 self.is_gone = true;

@@ -19,10 +19,14 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 impl Keeper {
     pub(super) fn process_ended(&mut self, index: usize, exit: Exit) {
         let oom_kills = self.container.oom_kills();
+        if oom_kills > self.oom_kills {
+            self.oom_kills = oom_kills;
+            self.publish(&Event::Oom);
+        }
         if self.processes[index].exec.is_some() {
             self.exec_ended(index, exit);
         } else {
-            self.init_ended(index, exit, oom_kills > 0);
+            self.init_ended(index, exit);
         }
     }
 
@@ -45,7 +49,7 @@ impl Keeper {
         self.end_clients(key);
     }
 
-    fn init_ended(&mut self, index: usize, exit: Exit, oom_killed: bool) {
+    fn init_ended(&mut self, index: usize, exit: Exit) {
         let finished_at_ns = now_ns();
         // With the host's process namespace others may be left, and hold the pipes.
         let removed = self.container.remove_cgroup();
@@ -54,13 +58,10 @@ impl Keeper {
         let key = self.processes[index].key;
         let finished = self.log.finish();
         self.logged(finished);
-        if oom_killed {
-            self.publish(&Event::Oom);
-        }
         let record = ExitRecord {
             code: exit.code(),
             signal: exit.signal(),
-            oom_killed,
+            oom_killed: self.oom_kills > 0,
             finished_at_ns,
         };
         if let Err(error) = files::write_exit(&self.dir, &record) {

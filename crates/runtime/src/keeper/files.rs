@@ -25,7 +25,7 @@ pub fn listen(dir: &Path) -> io::Result<UnixListener> {
             _ => (),
         }
     }
-    let listener = through_descriptor(dir, |path| UnixListener::bind(path))?;
+    let listener = through_descriptor(dir, UnixListener::bind)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -33,7 +33,7 @@ pub fn listen(dir: &Path) -> io::Result<UnixListener> {
 /// Connects to the keeper of the container with this runtime directory. `ConnectionRefused` or
 /// `NotFound`: there is none.
 pub fn connect(dir: &Path) -> io::Result<UnixStream> {
-    through_descriptor(dir, |path| UnixStream::connect(path))
+    through_descriptor(dir, UnixStream::connect)
 }
 
 /// The record of a container that has ended; `None` if its keeper wrote none.

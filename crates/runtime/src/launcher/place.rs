@@ -33,9 +33,10 @@ pub fn settle(socket: BorrowedFd<'_>, cgroup: Option<&str>) -> io::Result<()> {
     Ok(())
 }
 
-/// A session of its own and a name for `ps`.
+/// A session of its own, a name for `ps`, and children that can be waited for.
 pub fn detach(name: &CStr) -> io::Result<()> {
     rustix::process::setsid()?;
+    fork::reap_children_automatically(false)?;
     rustix::thread::set_name(name)?;
     Ok(())
 }

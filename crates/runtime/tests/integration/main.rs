@@ -4,6 +4,11 @@
 //!
 //! Arguments: a part of the cases' names.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test without libtest is no test to clippy"
+)]
+
 mod keeping;
 mod measure;
 mod streams;
