@@ -1,5 +1,6 @@
 //! Errors on the wire: the one place where kinds become status codes.
 
+use berth_base::Chain;
 use berth_engine::ErrorKind;
 use http::StatusCode;
 
@@ -42,6 +43,34 @@ impl From<berth_engine::Error> for Error {
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.message)
+    }
+}
+
+impl From<berth_image::Error> for Error {
+    fn from(error: berth_image::Error) -> Self {
+        Self::new(image_status(error.kind()), Chain(&error).to_string())
+    }
+}
+
+/// A failed pull says all of it in its own text.
+impl From<berth_image::distribution::Error> for Error {
+    fn from(error: berth_image::distribution::Error) -> Self {
+        Self::new(image_status(error.kind()), error.to_string())
+    }
+}
+
+fn image_status(kind: berth_image::Kind) -> StatusCode {
+    match kind {
+        berth_image::Kind::NotFound => StatusCode::NOT_FOUND,
+        berth_image::Kind::Conflict => StatusCode::CONFLICT,
+        berth_image::Kind::Invalid => StatusCode::BAD_REQUEST,
+        berth_image::Kind::Io => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<berth_oci::reference::InvalidReference> for Error {
+    fn from(error: berth_oci::reference::InvalidReference) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

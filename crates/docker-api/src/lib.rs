@@ -5,12 +5,16 @@
 //! route ([`route`]), route to handler (one module for each kind of object), engine, answer. What
 //! differs between the versions of the API is in `shapes`, what statuses errors have in `error`.
 
+mod auth;
 mod call;
 mod containers;
 mod error;
 mod exec;
 mod hijack;
+mod images;
 mod networks;
+mod pipe;
+mod progress;
 mod query;
 mod respond;
 mod route;
@@ -26,6 +30,8 @@ use std::sync::Arc;
 
 use berth_engine::Engine;
 use berth_http::Body;
+use berth_image::Images;
+use berth_image::distribution::Distribution;
 use berth_tasks::Scope;
 use http::header::{HeaderMap, HeaderName, HeaderValue, SERVER};
 use http::{Request, Response};
@@ -46,19 +52,29 @@ pub struct Api {
     headers: HeaderMap,
 }
 
+/// What an API is made of.
+pub struct Parts {
+    pub engine: Engine,
+    pub images: Images,
+    pub distribution: Distribution,
+    /// Streams to clients, and work that goes on although its client has left, are its tasks.
+    pub scope: Scope,
+    /// Names the server in the header `Server`: `Berth/0.1.0 (linux)`.
+    pub product: String,
+}
+
 /// What handlers work with.
 struct Shared {
     engine: Engine,
-    /// Work that goes on although its client has left.
+    images: Images,
+    distribution: Distribution,
     scope: Scope,
 }
 
 impl Api {
-    /// `product` names the server in the header `Server`: `Berth/0.1.0 (linux)`. Work that must
-    /// be finished, and streams, are tasks of `scope`.
-    pub fn new(engine: Engine, scope: Scope, product: &str) -> Self {
+    pub fn new(parts: Parts) -> Self {
         let mut headers = HeaderMap::new();
-        let product = HeaderValue::from_str(product)
+        let product = HeaderValue::from_str(&parts.product)
             .unwrap_or_else(|_| HeaderValue::from_static("Berth (linux)"));
         headers.insert(SERVER, product);
         let version = HeaderValue::from_static(berth_docker::API_VERSION);
@@ -69,8 +85,14 @@ impl Api {
                 HeaderValue::from_static(value),
             );
         }
+        let shared = Shared {
+            engine: parts.engine,
+            images: parts.images,
+            distribution: parts.distribution,
+            scope: parts.scope,
+        };
         Self {
-            shared: Arc::new(Shared { engine, scope }),
+            shared: Arc::new(shared),
             routes: routes::all().into(),
             headers,
         }

@@ -3,7 +3,7 @@
 use http::Method;
 
 use crate::route::{Handler, Route};
-use crate::{containers, exec, hijack, networks, streams, swarm, system, volumes};
+use crate::{containers, exec, hijack, images, networks, streams, swarm, system, volumes};
 
 /// Order matters only where two patterns match one path: the first wins.
 pub fn all() -> Vec<Route> {
@@ -66,6 +66,7 @@ pub fn all() -> Vec<Route> {
         get("/exec/{}/json", |call| Box::pin(exec::inspect(call))),
         post("/exec/{}/resize", |call| Box::pin(exec::resize(call))),
         post("/exec/{}/start", |call| Box::pin(hijack::exec_start(call))),
+        post("/images/create", |call| Box::pin(images::create(call))),
         get("/networks", |call| Box::pin(networks::list(call))),
         get("/networks/", |call| Box::pin(networks::list(call))),
         post("/networks/create", |call| {
