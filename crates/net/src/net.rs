@@ -14,7 +14,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
+use berth_sys::netlink::route::PortMode;
 use berth_sys::netlink::{self, Socket, conntrack, route};
 
 use crate::address::Cidr;
@@ -33,6 +35,9 @@ use crate::relay::{self, Adoption, Publication};
 const INTERFACE: &str = "eth0";
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
+/// How long a carrier is waited for; a packet or two may be lost after that.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
+const CARRIER_LOOK: Duration = Duration::from_micros(500);
 const RELAY_SOCKET: &str = "relay.sock";
 
 /// The network of one instance. Thread safe; calls may block for some milliseconds.
@@ -293,8 +298,15 @@ impl Net {
         let address = mac.unwrap_or_else(|| mac_of(ipv4));
         let veth = self.create_veth(netns, address)?;
         made.veth = Some(veth.clone());
-        if !self.config.icc {
-            self.isolate(&veth)?;
+        // A container that calls its own published port is routed to the bridge and back; with
+        // br_netfilter the bridge does that itself, and must give the frame back where it came
+        // from. Isolation is the bridge's, since the firewall sees only what is routed.
+        let mode = PortMode {
+            hairpin: !made.bindings.is_empty(),
+            isolated: !self.config.icc,
+        };
+        if mode != PortMode::default() {
+            self.set_port_mode(&veth, mode)?;
         }
         let endpoint = Endpoint {
             container_id: container_id.to_owned(),
@@ -318,6 +330,8 @@ impl Net {
                 what: format!("set up {INTERFACE} in the container"),
                 source,
             })?;
+        self.await_carrier(&endpoint.veth)?;
+        self.await_carrier(&self.bridge.name)?;
         if mac.is_some() {
             // The host may remember the address's last holder.
             let forgotten =
@@ -354,15 +368,28 @@ impl Net {
         ))
     }
 
-    /// Containers do not reach each other within the bridge; the firewall sees only what is routed.
-    fn isolate(&self, veth: &str) -> Result<(), Error> {
+    /// The kernel notices a new carrier in a work queue of its own, and drops packets until then.
+    /// Since Linux 6.8 asking for the link makes it notice at once; before, it takes a moment.
+    fn await_carrier(&self, name: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + CARRIER_TIMEOUT;
+        loop {
+            let link = route::link(&mut lock(&self.route), name);
+            let link = link.map_err(failed("look at", name))?;
+            if link.is_none_or(|link| link.running) || Instant::now() > deadline {
+                return Ok(());
+            }
+            std::thread::sleep(CARRIER_LOOK);
+        }
+    }
+
+    fn set_port_mode(&self, veth: &str, mode: PortMode) -> Result<(), Error> {
         let mut socket = lock(&self.route);
-        let isolated = match route::link(&mut socket, veth) {
-            Ok(Some(link)) => route::isolate_port(&mut socket, link.index),
+        let set = match route::link(&mut socket, veth) {
+            Ok(Some(link)) => route::set_port_mode(&mut socket, link.index, mode),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
-        isolated.map_err(failed("isolate", veth))
+        set.map_err(failed("set up the bridge's port", veth))
     }
 
     fn reserve(&self, container_id: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {

@@ -19,7 +19,6 @@ pub fn wanted(request: &PortRequest, default_host_ip: IpAddr) -> Wanted {
         protocol: request.protocol,
         container_port: request.container_port,
         host_ips,
-        ipv6_optional: everywhere,
         range: request
             .host_ports
             .as_ref()

@@ -36,13 +36,18 @@ pub fn main(listener: UnixListener) -> i32 {
     }
 }
 
-/// Ten thousand published ports are twenty thousand sockets.
+/// Ten thousand published ports are twenty thousand sockets, and each connection is two.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
+    const WANTED: u64 = 256 << 10;
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let both = |limit| Rlimit {
+        current: limit,
+        maximum: limit,
     };
-    let _ = setrlimit(Resource::Nofile, raised);
+    let wanted = both(hard.map(|hard| hard.max(WANTED)));
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        // Without the capability to raise the hard limit.
+        let _ = setrlimit(Resource::Nofile, both(hard));
+    }
 }

@@ -112,7 +112,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], from: IpAddr, to: SocketAddr) -> io
 }
 
 /// Writes the only control message, whose room is at `message.msg_control`.
-fn put_control<T>(message: &mut libc::msghdr, level: i32, kind: i32, value: &T) {
+fn put_control<T: Copy>(message: &mut libc::msghdr, level: i32, kind: i32, value: &T) {
     let length = u32::try_from(size_of::<T>()).unwrap_or(0);
     // SAFETY: CMSG_SPACE only computes.
     let space = unsafe { libc::CMSG_SPACE(length) };
@@ -133,7 +133,7 @@ fn put_control<T>(message: &mut libc::msghdr, level: i32, kind: i32, value: &T) 
     // SAFETY: the header is within the room, whose rest holds a T, as asserted.
     let data = unsafe { libc::CMSG_DATA(header) };
     // SAFETY: as above; T is plain data, and the place may be unaligned.
-    unsafe { data.cast::<T>().write_unaligned(std::ptr::read(value)) };
+    unsafe { data.cast::<T>().write_unaligned(*value) };
 }
 
 fn destination(message: &libc::msghdr) -> Option<IpAddr> {

@@ -1,5 +1,7 @@
 //! Choosing and binding the sockets of published ports.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -15,8 +17,12 @@ const BACKLOG: i32 = 1024;
 const EPHEMERAL: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const EPHEMERAL_DEFAULT: (u16, u16) = (32768, 60999);
 
-/// A bound socket, listening if it is TCP, not blocking.
-pub type Bound = (PortBinding, OwnedFd);
+/// A bound socket, listening if it is TCP, not blocking. One that is bound to all addresses of
+/// both families serves two bindings, so that ten thousand ports are ten thousand descriptors.
+pub struct Bound {
+    pub bindings: Vec<PortBinding>,
+    pub socket: OwnedFd,
+}
 
 /// Binds all addresses of one wanted port. `next_random` is where the search for a random port
 /// begins; it moves on, so that a port that was given back is not given out again at once.
@@ -57,28 +63,82 @@ fn is_taken(refusal: &Refusal) -> bool {
 }
 
 fn bind_port(wanted: &Wanted, port: u16) -> Result<Vec<Bound>, Refusal> {
+    let binding = |host_ip: &IpAddr| PortBinding {
+        protocol: wanted.protocol,
+        container_port: wanted.container_port,
+        host_ip: *host_ip,
+        host_port: port,
+    };
+    let bindings: Vec<PortBinding> = wanted.host_ips.iter().map(binding).collect();
     let mut bound = Vec::new();
-    for host_ip in &wanted.host_ips {
-        match bind_address(wanted.protocol, *host_ip, port) {
-            Ok(socket) => {
-                let binding = PortBinding {
-                    protocol: wanted.protocol,
-                    container_port: wanted.container_port,
-                    host_ip: *host_ip,
-                    host_port: port,
-                };
-                bound.push((binding, socket));
-            }
-            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
-                if wanted.ipv6_optional && host_ip.is_ipv6() => {}
-            Err(errno) => return Err(refuse(wanted, Some(host_ip), port, errno)),
+    for bindings in join(bindings) {
+        let host_ip = bindings[0].host_ip;
+        match bind_all(bindings) {
+            Ok(one) => bound.push(one),
+            Err(errno) => return Err(refuse(wanted, Some(&host_ip), port, errno)),
         }
     }
     Ok(bound)
 }
 
-/// Binds one address.
-pub fn bind_address(protocol: Protocol, host_ip: IpAddr, port: u16) -> Result<OwnedFd, Errno> {
+/// Puts those together that one socket can serve.
+pub fn join(bindings: Vec<PortBinding>) -> Vec<Vec<PortBinding>> {
+    let mut joined: Vec<Vec<PortBinding>> = Vec::new();
+    let mut everywhere: HashMap<(Protocol, u16, u16), usize> = HashMap::new();
+    for binding in bindings {
+        let PortBinding {
+            protocol,
+            container_port,
+            host_ip,
+            host_port,
+        } = binding;
+        if !host_ip.is_unspecified() {
+            joined.push(vec![binding]);
+            continue;
+        }
+        match everywhere.entry((protocol, container_port, host_port)) {
+            Entry::Occupied(at) => joined[*at.get()].push(binding),
+            Entry::Vacant(at) => {
+                at.insert(joined.len());
+                joined.push(vec![binding]);
+            }
+        }
+    }
+    joined
+}
+
+/// Binds one socket for these bindings, as [`join`] put them together. On a host without IPv6
+/// that of IPv4 remains.
+pub fn bind_all(mut bindings: Vec<PortBinding>) -> Result<Bound, Errno> {
+    let ipv4 = bindings
+        .iter()
+        .find(|binding| binding.host_ip.is_ipv4())
+        .cloned();
+    let ipv6 = bindings
+        .iter()
+        .find(|binding| binding.host_ip.is_ipv6())
+        .cloned();
+    let socket = match (ipv4, ipv6) {
+        (Some(ipv4), Some(ipv6)) => match bind_address(&ipv6, true) {
+            Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                bindings.retain(|binding| binding.host_ip.is_ipv4());
+                bind_address(&ipv4, false)?
+            }
+            other => other?,
+        },
+        (Some(one), None) | (None, Some(one)) => bind_address(&one, false)?,
+        (None, None) => return Err(Errno::INVAL),
+    };
+    Ok(Bound { bindings, socket })
+}
+
+fn bind_address(binding: &PortBinding, both_families: bool) -> Result<OwnedFd, Errno> {
+    let PortBinding {
+        protocol,
+        host_ip,
+        host_port,
+        ..
+    } = *binding;
     let family = if host_ip.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -91,13 +151,13 @@ pub fn bind_address(protocol: Protocol, host_ip: IpAddr, port: u16) -> Result<Ow
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, kind, flags, None)?;
     if host_ip.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_v6only(&socket, !both_families)?;
     }
     if protocol == Protocol::Tcp {
         // Connections of an earlier holder that are not quite over must not be in the way.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
-    rustix::net::bind(&socket, &SocketAddr::new(host_ip, port))?;
+    rustix::net::bind(&socket, &SocketAddr::new(host_ip, host_port))?;
     match protocol {
         Protocol::Tcp => rustix::net::listen(&socket, BACKLOG)?,
         Protocol::Udp => berth_sys::datagram::tell_destination(&socket, host_ip.is_ipv6())

@@ -60,8 +60,9 @@ fn sockets(table: &str, protocol: Protocol, host_ip: IpAddr, port: u16) -> Vec<u
 /// Whether a socket at `one` keeps another from being bound at `other`.
 pub fn excludes(one: IpAddr, other: IpAddr) -> bool {
     match (one, other) {
+        // A socket of IPv6 may serve IPv4 as well; the tables do not say which do.
         (IpAddr::V6(one), IpAddr::V4(_)) => one.is_unspecified(),
-        (IpAddr::V4(_), IpAddr::V6(_)) => false,
+        (IpAddr::V4(_), IpAddr::V6(_)) => other.is_unspecified(),
         (one, other) => one == other || one.is_unspecified() || other.is_unspecified(),
     }
 }

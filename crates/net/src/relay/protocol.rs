@@ -60,10 +60,9 @@ pub struct Publication {
 pub struct Wanted {
     pub protocol: Protocol,
     pub container_port: u16,
-    /// All of them get the same port.
+    /// All of them get the same port. Where both families are wanted wholly, a host without IPv6
+    /// gives IPv4 only.
     pub host_ips: Vec<IpAddr>,
-    /// The IPv6 ones may be left out on a host without IPv6.
-    pub ipv6_optional: bool,
     /// First and last; `None` takes one of the ephemeral range.
     pub range: Option<(u16, u16)>,
 }

@@ -74,7 +74,8 @@ enum Source {
 struct Port {
     container_id: String,
     target: Ipv4Addr,
-    binding: PortBinding,
+    container_port: u16,
+    bindings: Vec<PortBinding>,
 }
 
 impl Server {
@@ -233,7 +234,10 @@ impl Server {
             let port = bind::bind(wanted, &mut self.next_random);
             bound.extend(port.map_err(|refusal| self.name_holder(refusal))?);
         }
-        let bindings = bound.iter().map(|(binding, _)| binding.clone()).collect();
+        let bindings = bound
+            .iter()
+            .flat_map(|bound| bound.bindings.clone())
+            .collect();
         for bound in bound {
             self.listen(&publication.container_id, publication.target, bound)?;
         }
@@ -241,49 +245,48 @@ impl Server {
     }
 
     fn adopt(&mut self, containers: &[Adoption]) -> Vec<PortBinding> {
-        let keeps = |port: &Port| {
-            containers.iter().any(|container| {
-                container.container_id == port.container_id
-                    && container.target == port.target
-                    && container.bindings.contains(&port.binding)
+        let wanted: HashMap<&str, (Ipv4Addr, HashSet<&PortBinding>)> = containers
+            .iter()
+            .map(|one| {
+                (
+                    one.container_id.as_str(),
+                    (one.target, one.bindings.iter().collect()),
+                )
             })
-        };
-        let known = |id: &str| {
-            containers
-                .iter()
-                .any(|container| container.container_id == id)
+            .collect();
+        let keeps = |port: &Port| {
+            wanted
+                .get(port.container_id.as_str())
+                .is_some_and(|(target, bindings)| {
+                    *target == port.target && port.bindings.iter().all(|one| bindings.contains(one))
+                })
         };
         self.sources.retain(|_, source| match source {
             Source::Control(_) | Source::Daemon { .. } => true,
             Source::Tcp { port, .. } | Source::Udp { port, .. } => keeps(port),
             Source::Pair { container_id, .. } | Source::Flow { container_id, .. } => {
-                known(container_id)
+                wanted.contains_key(container_id.as_str())
             }
         });
         self.recount();
-        let held: HashSet<PortBinding> = self.ports().map(|port| port.binding.clone()).collect();
+        let held: HashSet<PortBinding> = self
+            .ports()
+            .flat_map(|port| port.bindings.iter().cloned())
+            .collect();
         let mut lost = Vec::new();
         for container in containers {
-            for binding in container
+            let missing = container
                 .bindings
                 .iter()
-                .filter(|binding| !held.contains(binding))
-            {
-                let PortBinding {
-                    protocol,
-                    host_ip,
-                    host_port,
-                    ..
-                } = *binding;
-                let listens = bind::bind_address(protocol, host_ip, host_port)
-                    .map_err(io::Error::from)
-                    .and_then(|socket| {
-                        let bound = (binding.clone(), socket);
-                        self.listen(&container.container_id, container.target, bound)
-                            .map_err(|refusal| io::Error::from_raw_os_error(refusal.errno))
-                    });
+                .filter(|binding| !held.contains(binding));
+            for bindings in bind::join(missing.cloned().collect()) {
+                let listens = bind::bind_all(bindings.clone()).map_err(io::Error::from);
+                let listens = listens.and_then(|bound| {
+                    self.listen(&container.container_id, container.target, bound)
+                        .map_err(|refusal| io::Error::from_raw_os_error(refusal.errno))
+                });
                 if listens.is_err() {
-                    lost.push(binding.clone());
+                    lost.extend(bindings);
                 }
             }
         }
@@ -294,15 +297,15 @@ impl Server {
         &mut self,
         container_id: &str,
         target: Ipv4Addr,
-        (binding, socket): Bound,
+        Bound { bindings, socket }: Bound,
     ) -> Result<(), Refusal> {
         let id = self.number();
         let PortBinding {
             protocol,
             host_ip,
             host_port,
-            ..
-        } = binding;
+            container_port,
+        } = bindings[0];
         self.watch(id, &socket, EventFlags::IN)
             .map_err(|error| Refusal {
                 protocol,
@@ -312,10 +315,12 @@ impl Server {
                 errno: error.raw_os_error().unwrap_or(libc::EIO),
                 holder: None,
             })?;
+        let container_id = container_id.to_owned();
         let port = Port {
-            container_id: container_id.to_owned(),
+            container_id,
             target,
-            binding,
+            container_port,
+            bindings,
         };
         let source = match protocol {
             Protocol::Tcp => Source::Tcp {
@@ -341,13 +346,15 @@ impl Server {
             port: number,
             ..
         } = refusal;
-        let ours = self.ports().find(|port| {
-            let binding = &port.binding;
+        let in_the_way = |binding: &PortBinding| {
             binding.protocol == protocol
                 && binding.host_port == number
                 && (holder::excludes(binding.host_ip, host_ip)
                     || holder::excludes(host_ip, binding.host_ip))
-        });
+        };
+        let ours = self
+            .ports()
+            .find(|port| port.bindings.iter().any(in_the_way));
         refusal.holder = match ours {
             Some(port) => Some(Holder::Container {
                 id: port.container_id.clone(),
@@ -404,12 +411,11 @@ impl Server {
     fn join(&mut self, port: &Port, client: std::net::TcpStream) {
         let both = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
         let id = self.number();
-        let joined =
-            Pair::connect(client, port.target, port.binding.container_port).and_then(|pair| {
-                self.watch(id, &pair.client, both)?;
-                self.watch(id, &pair.target, both)?;
-                Ok(pair)
-            });
+        let joined = Pair::connect(client, port.target, port.container_port).and_then(|pair| {
+            self.watch(id, &pair.client, both)?;
+            self.watch(id, &pair.target, both)?;
+            Ok(pair)
+        });
         if let Ok(pair) = joined {
             let container_id = port.container_id.clone();
             self.sources.insert(id, Source::Pair { container_id, pair });
@@ -454,7 +460,7 @@ impl Server {
         if self.flows.len() >= MAX_STREAMS {
             return None;
         }
-        let flow = Flow::connect(key, port.target, port.binding.container_port, now).ok()?;
+        let flow = Flow::connect(key, port.target, port.container_port, now).ok()?;
         let id = self.number();
         self.watch(id, &flow.target, EventFlags::IN).ok()?;
         self.sources.insert(

@@ -2,7 +2,9 @@
 
 use berth_net::Firewall;
 
-use crate::machine::{MACHINE, REMOTE, ask_tcp, connect, run, serve_tcp, tcp, with_machine};
+use crate::machine::{
+    MACHINE, REMOTE, ask_tcp, connect, no_tcp, run, serve_tcp, tcp, with_machine,
+};
 
 fn check(program: &'static str) {
     with_machine(move |machine| {
@@ -22,7 +24,7 @@ fn check(program: &'static str) {
                 .any(|text| text.contains("-A FORWARD -i foreign0 -j ACCEPT"))
         );
         let blocked = connect(&net, "blocked", &[]);
-        assert_eq!(ask_tcp(Some(&blocked.netns), REMOTE, 80), None);
+        no_tcp(Some(&blocked.netns), REMOTE, 80);
         assert_eq!(rules(), before);
         drop(net);
 
@@ -65,7 +67,7 @@ fn a_forward_drop_of_another_nftables_table_is_reported() {
     with_machine(|machine| {
         run("nft add table inet strict");
         run(
-            "nft add chain inet strict fwd '{ type filter hook forward priority 0; policy drop; }'",
+            "nft add chain inet strict onward '{ type filter hook forward priority 0; policy drop; }'",
         );
         let net = machine.open(machine.config("strict1"));
         let warnings = net.warnings();
@@ -79,7 +81,9 @@ fn a_forward_drop_of_another_nftables_table_is_reported() {
 #[test]
 fn a_host_that_did_not_route_does_not_begin_to() {
     with_machine(|machine| {
-        run("ip link add far type dummy; ip addr add 203.0.113.1/24 dev far; ip link set far up");
+        run(
+            "ip link add far type veth peer name away; ip addr add 203.0.113.1/24 dev far; ip link set far up",
+        );
         assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward"), "0\n");
         let guarded =
             || run("nft list chain ip guard forward").contains("does not route for others");

@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use berth_net::{Error, Net};
 
 use crate::machine::{
-    LOCALHOST, MACHINE, Machine, ask_tcp, connect, eventually, run, serve_tcp, tcp, with_machine,
+    LOCALHOST, MACHINE, Machine, ask_tcp, connect, eventually, no_tcp, run, serve_tcp, tcp,
+    with_machine,
 };
 
 /// All that another program could notice. Forwarding is Docker's to leave on, but not ours.
@@ -49,7 +50,7 @@ fn an_address_is_usable_at_once_by_its_next_holder() {
             assert_eq!(answer, Some(format!("{name} 172.17.0.2")));
             assert!(ask_tcp(None, container.endpoint.ipv4, 80).is_some());
             net.disconnect(name).expect("disconnect");
-            assert_eq!(ask_tcp(None, container.endpoint.ipv4, 80), None);
+            no_tcp(None, container.endpoint.ipv4, 80);
         }
     });
 }
@@ -121,7 +122,7 @@ fn what_others_took_away_is_made_again() {
         serve_tcp(&web.netns, 80, "web");
         run("nft flush ruleset");
         machine.kill_relays();
-        assert_eq!(ask_tcp(Some(&machine.remote), MACHINE, 8089), None);
+        no_tcp(Some(&machine.remote), MACHINE, 8089);
         let other = connect(&net, "other", &[tcp(8090, 80)]);
         serve_tcp(&other.netns, 80, "other");
         let ask = |port| ask_tcp(Some(&machine.remote), MACHINE, port);
@@ -153,7 +154,7 @@ fn instances_live_side_by_side() {
         assert!(ask_tcp(Some(&machine.remote), MACHINE, 8092).is_some());
         assert!(ask_tcp(Some(&other.netns), MACHINE, 8091).is_some());
         // Networks are apart, but for what is published.
-        assert_eq!(ask_tcp(Some(&other.netns), web.endpoint.ipv4, 80), None);
+        no_tcp(Some(&other.netns), web.endpoint.ipv4, 80);
         let taken = crate::machine::try_connect(&two, "third", &[tcp(8091, 80)]).err();
         assert!(
             matches!(

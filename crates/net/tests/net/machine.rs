@@ -57,6 +57,8 @@ impl Machine {
             netns::current().expect("its namespace")
         });
         let remote = remote.join().expect("the remote host");
+        // A new namespace may have this from the host.
+        run("echo 0 > /proc/sys/net/ipv4/ip_forward");
         run("ip link set lo up");
         let path = format!("/proc/{}/fd/{}", std::process::id(), remote.as_raw_fd());
         run(&format!(
@@ -232,16 +234,42 @@ pub fn serve_udp(namespace: &OwnedFd, port: u16, name: &'static str) {
     });
 }
 
-/// What a TCP server says, and whether it sends back what it is told; `None` if it is not
-/// reached.
 pub fn ask_tcp(
     namespace: Option<&OwnedFd>,
     address: impl Into<IpAddr>,
     port: u16,
 ) -> Option<String> {
-    let address = SocketAddr::new(address.into(), port);
+    try_tcp(namespace, address.into(), port, ANSWER)
+}
+
+pub fn ask_udp(
+    namespace: Option<&OwnedFd>,
+    address: impl Into<IpAddr>,
+    port: u16,
+) -> Option<String> {
+    try_udp(namespace, address.into(), port, ANSWER)
+}
+
+pub fn no_tcp(namespace: Option<&OwnedFd>, address: impl Into<IpAddr>, port: u16) {
+    let address = address.into();
+    assert_eq!(
+        try_tcp(namespace, address, port, SILENCE),
+        None,
+        "{address}:{port}"
+    );
+}
+
+/// What a TCP server says, and whether it sends back what it is told; `None` if it is not
+/// reached.
+fn try_tcp(
+    namespace: Option<&OwnedFd>,
+    address: IpAddr,
+    port: u16,
+    patience: Duration,
+) -> Option<String> {
+    let address = SocketAddr::new(address, port);
     let ask = || {
-        let mut stream = TcpStream::connect_timeout(&address, SILENCE).ok()?;
+        let mut stream = TcpStream::connect_timeout(&address, patience).ok()?;
         stream.set_read_timeout(Some(ANSWER)).ok()?;
         stream.write_all(b"and this").ok()?;
         stream.shutdown(std::net::Shutdown::Write).ok()?;
@@ -258,12 +286,13 @@ pub fn ask_tcp(
 }
 
 /// The same by UDP.
-pub fn ask_udp(
+fn try_udp(
     namespace: Option<&OwnedFd>,
-    address: impl Into<IpAddr>,
+    address: IpAddr,
     port: u16,
+    patience: Duration,
 ) -> Option<String> {
-    let address = SocketAddr::new(address.into(), port);
+    let address = SocketAddr::new(address, port);
     let ask = || {
         let any: IpAddr = match address {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -271,7 +300,7 @@ pub fn ask_udp(
         };
         let socket = UdpSocket::bind((any, 0)).expect("bind");
         socket.connect(address).ok()?;
-        socket.set_read_timeout(Some(SILENCE)).ok()?;
+        socket.set_read_timeout(Some(patience)).ok()?;
         socket.send(b"ping").ok()?;
         let mut buffer = [0; 64];
         let bytes = socket.recv(&mut buffer).ok()?;

@@ -5,8 +5,8 @@ use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 use berth_net::{Error, Firewall, Holder, PortRequest, Protocol};
 
 use crate::machine::{
-    LOCALHOST, MACHINE, ask_tcp, ask_udp, connect, port, serve_tcp, serve_udp, tcp, try_connect,
-    with_machine,
+    LOCALHOST, MACHINE, ask_tcp, ask_udp, connect, no_tcp, port, serve_tcp, serve_udp, tcp,
+    try_connect, with_machine,
 };
 
 #[test]
@@ -126,7 +126,7 @@ fn a_port_on_one_address_is_closed_on_the_others() {
             ask_tcp(None, LOCALHOST, 8081).as_deref(),
             Some("local 172.17.0.1")
         );
-        assert_eq!(ask_tcp(None, Ipv6Addr::LOCALHOST, 8081), None);
+        no_tcp(None, Ipv6Addr::LOCALHOST, 8081);
         let from_remote = ask_tcp(Some(&machine.remote), MACHINE, 8081);
         assert_eq!(from_remote.as_deref(), Some("outer 198.51.100.2"));
         // A neighbour that routes 127.0.0.1 to the machine does not get in.
@@ -136,7 +136,7 @@ fn a_port_on_one_address_is_closed_on_the_others() {
             crate::machine::run("ip rule del pref 0");
             crate::machine::run("ip route add 127.0.0.1 via 198.51.100.1 dev cable1 table 99");
         });
-        assert_eq!(ask_tcp(Some(&machine.remote), LOCALHOST, 8081), None);
+        no_tcp(Some(&machine.remote), LOCALHOST, 8081);
     });
 }
 
@@ -172,6 +172,12 @@ fn a_taken_port_is_refused_with_its_holder() {
         // Nothing is left of the attempts: neither the port nor the address.
         let second = connect(&net, "second", &[tcp(9090, 90), tcp(8083, 80)]);
         assert_eq!(second.endpoint.ipv4.to_string(), "172.17.0.3");
+        let alone = port(Protocol::Tcp, Some("127.0.0.1"), 8082, 80);
+        let refused = try_connect(&net, "third", &[alone]).err();
+        assert!(
+            matches!(refused, Some(Error::PortAllocated { .. })),
+            "{refused:?}"
+        );
         let elsewhere = try_connect(
             &net,
             "third",
@@ -257,7 +263,7 @@ fn without_a_firewall_the_relay_serves() {
             Some("web 172.17.0.1")
         );
         net.disconnect("web").expect("disconnect");
-        assert_eq!(ask_tcp(None, LOCALHOST, 8084), None);
+        no_tcp(None, LOCALHOST, 8084);
         assert_eq!(crate::machine::run("nft list ruleset"), "");
     });
 }

@@ -1,7 +1,7 @@
 //! Who reaches whom without published ports.
 
 use crate::machine::{
-    LOCALHOST, MACHINE, REMOTE, ask_tcp, connect, inside, run, serve_tcp, with_machine,
+    LOCALHOST, MACHINE, REMOTE, ask_tcp, connect, inside, no_tcp, run, serve_tcp, with_machine,
 };
 
 #[test]
@@ -66,7 +66,7 @@ fn unpublished_ports_are_closed_to_other_hosts() {
             ask_tcp(Some(&machine.remote), container.endpoint.ipv4, 80),
             None
         );
-        assert_eq!(ask_tcp(Some(&machine.remote), MACHINE, 80), None);
+        no_tcp(Some(&machine.remote), MACHINE, 80);
     });
 }
 
@@ -88,7 +88,7 @@ fn the_hosts_loopback_is_closed_to_containers() {
             run("ip route add 127.0.0.1 via 172.17.0.1 dev eth0 table 99");
             run("echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet");
         });
-        assert_eq!(ask_tcp(Some(&container.netns), LOCALHOST, 81), None);
+        no_tcp(Some(&container.netns), LOCALHOST, 81);
         let ruleset = run("nft -y list chain ip loop martian");
         assert!(ruleset.contains("127.0.0.0/8"), "{ruleset}");
     });
@@ -103,7 +103,7 @@ fn without_icc_containers_do_not_reach_each_other() {
         let (one, two) = (connect(&net, "one", &[]), connect(&net, "two", &[]));
         serve_tcp(&two.netns, 80, "two");
         serve_tcp(&machine.remote, 80, "remote");
-        assert_eq!(ask_tcp(Some(&one.netns), two.endpoint.ipv4, 80), None);
+        no_tcp(Some(&one.netns), two.endpoint.ipv4, 80);
         assert!(ask_tcp(Some(&one.netns), REMOTE, 80).is_some());
     });
 }

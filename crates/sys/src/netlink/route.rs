@@ -46,6 +46,8 @@ pub struct Link {
     pub mtu: u32,
     pub mac: Vec<u8>,
     pub up: bool,
+    /// Has a carrier, and the kernel knows: packets are not dropped any more.
+    pub running: bool,
 }
 
 /// An IPv4 network with the link that leads to it.
@@ -282,10 +284,22 @@ pub fn silence_port(socket: &mut Socket, index: u32) -> Result<(), Error> {
     }
 }
 
-/// A bridge's port passes nothing to its other isolated ports.
-pub fn isolate_port(socket: &mut Socket, index: u32) -> Result<(), Error> {
+/// How a bridge's port treats what comes from the bridge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortMode {
+    /// Gives back through the port what came in by it.
+    pub hairpin: bool,
+    /// Passes nothing to the other isolated ports.
+    pub isolated: bool,
+}
+
+pub fn set_port_mode(socket: &mut Socket, index: u32, mode: PortMode) -> Result<(), Error> {
+    const IFLA_BRPORT_MODE: u16 = 4;
     const IFLA_BRPORT_ISOLATED: u16 = 33;
-    set_port(socket, index, |out| put(out, IFLA_BRPORT_ISOLATED, &[1]))
+    set_port(socket, index, |out| {
+        put(out, IFLA_BRPORT_MODE, &[u8::from(mode.hairpin)]);
+        put(out, IFLA_BRPORT_ISOLATED, &[u8::from(mode.isolated)]);
+    })
 }
 
 fn set_port(
@@ -364,6 +378,7 @@ fn parse_link(reply: &Reply) -> Option<Link> {
         mtu: 0,
         mac: Vec::new(),
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
     };
     for attribute in message.attributes {
         match attribute {
