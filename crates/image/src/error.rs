@@ -22,6 +22,13 @@ pub enum Error {
     Conflict(String),
     #[error("{0}")]
     Invalid(String),
+    /// An archive that cannot be read, in the words of Go's `archive/tar`.
+    #[error("{what}")]
+    Archive {
+        what: String,
+        #[source]
+        source: Option<io::Error>,
+    },
     #[error("invalid manifest {digest}")]
     Manifest {
         digest: Digest,
@@ -75,6 +82,7 @@ impl Error {
             Self::NotFound(_) => Kind::NotFound,
             Self::Conflict(_) => Kind::Conflict,
             Self::Invalid(_)
+            | Self::Archive { .. }
             | Self::Manifest { .. }
             | Self::Config { .. }
             | Self::Digest { .. }
@@ -82,6 +90,17 @@ impl Error {
             Self::Layer { source, .. } if source.is_input() => Kind::Invalid,
             Self::Layer { .. } | Self::Io { .. } | Self::Store { .. } => Kind::Io,
         }
+    }
+}
+
+impl From<crate::tar::Error> for Error {
+    fn from(error: crate::tar::Error) -> Self {
+        let what = error.to_string();
+        let source = match error {
+            crate::tar::Error::Read(source) => Some(source),
+            _ => None,
+        };
+        Self::Archive { what, source }
     }
 }
 

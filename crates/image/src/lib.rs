@@ -17,13 +17,21 @@
 //! was seen.
 
 pub mod blobs;
+pub mod changes;
 pub mod distribution;
 pub mod error;
+pub mod import;
 pub mod ingest;
+pub mod inspect;
 pub mod lease;
+pub mod list;
+pub mod load;
 pub mod progress;
 pub mod record;
+pub mod remove;
 pub mod resolve;
+pub mod save;
+pub mod shape;
 pub mod snapshot;
 pub mod unpack;
 
@@ -38,9 +46,12 @@ mod trash;
 pub use blobs::Blobs;
 pub use error::{Error, Kind, Result};
 pub use images::Images;
+pub use import::Import;
 pub use ingest::{Ingest, Tail};
 pub use lease::Lease;
+pub use load::Loaded;
 pub use progress::{Progress, Reporter};
 pub use record::Wanted;
+pub use remove::{Removed, Usage};
 pub use resolve::Image;
 pub use snapshot::Rootfs;

@@ -60,9 +60,9 @@ pub(crate) struct Time {
 pub(crate) enum Error {
     #[error("unexpected EOF")]
     Truncated,
-    #[error("invalid tar header")]
+    #[error("archive/tar: invalid tar header")]
     Header,
-    #[error("invalid tar header of {path:?}: {problem}")]
+    #[error("archive/tar: invalid tar header of {path:?}: {problem}")]
     Field { path: String, problem: &'static str },
     #[error("read the archive")]
     Read(#[source] std::io::Error),

@@ -19,6 +19,8 @@ use berth_oci::Digest;
 
 use crate::tar::reader::Reader;
 
+pub(crate) use decompress::{Compression, decoder, sniff};
+
 /// Overlayfs' mark of a directory that shows nothing of the layers below.
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 
