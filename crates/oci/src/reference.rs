@@ -159,7 +159,9 @@ impl FromStr for Reference {
         let name_part = remainder.split([':', '@']).next().unwrap_or_default();
         if name_part.bytes().any(|byte| byte.is_ascii_uppercase()) {
             let name = remainder.split(':').next().unwrap_or_default();
-            return Err(InvalidReference::UpperCase(name.to_owned()));
+            let official = domain == DEFAULT_DOMAIN && !name.contains('/');
+            let prefix = if official { OFFICIAL_PREFIX } else { "" };
+            return Err(InvalidReference::UpperCase(format!("{prefix}{name}")));
         }
         let (rest, digest) = match remainder.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
@@ -371,7 +373,7 @@ mod tests {
         let message = |text: &str| text.parse::<Reference>().unwrap_err().to_string();
         assert_eq!(
             message("Redis:7"),
-            "invalid reference format: repository name (Redis) must be lowercase"
+            "invalid reference format: repository name (library/Redis) must be lowercase"
         );
         assert_eq!(message("a b"), "invalid reference format");
         assert!(message(&"a".repeat(64)).contains("64-byte hexadecimal"));
