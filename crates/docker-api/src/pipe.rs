@@ -7,7 +7,7 @@ use berth_tasks::Scope;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// How many chunks of a request's body may wait for the thread that reads them.
 const QUEUED_CHUNKS: usize = 16;
@@ -67,17 +67,24 @@ impl Read for Reader {
 pub struct Writer {
     body: Sender,
     buffer: BytesMut,
+    /// Told before the first chunk.
+    started: Option<oneshot::Sender<()>>,
 }
 
 impl Writer {
-    pub fn new(body: Sender) -> Self {
+    pub fn new(body: Sender, started: oneshot::Sender<()>) -> Self {
         Self {
             body,
             buffer: BytesMut::with_capacity(CHUNK_BYTES),
+            started: Some(started),
         }
     }
 
     fn send(&mut self) -> io::Result<()> {
+        if let Some(started) = self.started.take() {
+            // Nobody waits for it any more if the client has gone.
+            started.send(()).ok();
+        }
         let chunk = self.buffer.split().freeze();
         self.body
             .blocking_send(chunk)

@@ -3,18 +3,24 @@
 use std::sync::Arc;
 
 use berth_image::distribution::{Credentials, Request};
-use berth_oci::{Digest, Reference};
+use berth_image::{Import, Progress};
+use berth_oci::Reference;
+use http::StatusCode;
 
-use super::{platform, publish};
+use super::{block, named, platform, publish};
 use crate::auth;
 use crate::call::Call;
 use crate::error::Error;
+use crate::pipe::Reader;
 use crate::progress;
 use crate::respond::Answer;
 
 pub async fn create(call: Call) -> Answer {
     if call.query.some("fromImage").is_some() {
         return pull(call).await;
+    }
+    if call.query.some("fromSrc").is_some() {
+        return import(call).await;
     }
     Err(Error::invalid("one of fromImage and fromSrc is needed"))
 }
@@ -43,14 +49,43 @@ async fn pull(call: Call) -> Answer {
 
 /// The image that is meant: `latest` where there is neither a tag nor a digest.
 fn reference(image: &str, tag: &str) -> Result<Reference, Error> {
-    let named: Reference = image.parse()?;
-    if tag.is_empty() {
-        return Ok(named.or_latest());
+    Ok(named(image, tag)?.or_latest())
+}
+
+/// An archive of a root file system, plain or compressed, in the request's body.
+async fn import(call: Call) -> Answer {
+    if call.query.text("fromSrc") != "-" {
+        return Err(Error::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "importing from a URL is not supported: send the archive, with fromSrc=-",
+        ));
     }
-    match tag.parse::<Digest>() {
-        Ok(digest) => Ok(named.with_digest(digest)),
-        Err(_) => Ok(named.with_tag(tag)?),
+    let repository = call.query.text("repo");
+    let name = match repository {
+        "" => None,
+        repository => Some(named(repository, call.query.text("tag"))?.or_latest()),
+    };
+    if name.as_ref().is_some_and(|name| name.digest().is_some()) {
+        return Err(Error::invalid("cannot import digest reference"));
     }
+    let import = Import {
+        name,
+        message: call.query.text("message").to_owned(),
+        changes: call.query.all("changes").map(str::to_owned).collect(),
+        platform: platform(&call)?,
+    };
+    let shared = Arc::clone(&call.shared);
+    let scope = call.shared.scope.clone();
+    let archive = Reader::new(&scope, call.body);
+    progress::stream(&scope, move |reporter| async move {
+        let id = block(&shared, move |images| images.import(archive, &import))
+            .await?
+            .to_string();
+        reporter(Progress::status("", id.clone()));
+        publish(&shared, "import", &id, &id);
+        Ok(())
+    })
+    .await
 }
 
 fn credentials(call: &Call) -> Credentials {
