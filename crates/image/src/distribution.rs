@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use berth_http::proxy::Proxies;
-use berth_http::resolve::Resolver;
+use berth_http::resolve::{self, Resolver};
 use berth_oci::{Digest, Platform, Reference};
 use berth_tasks::Scope;
 use http::{HeaderValue, Uri};
@@ -49,6 +49,8 @@ pub struct Config {
     /// Directories in the layout of Docker's `certs.d`.
     pub certs_directories: Vec<PathBuf>,
     pub proxies: Proxies,
+    /// Where names are looked up.
+    pub names: resolve::Files,
     /// Layers downloaded at a time, by all pulls together.
     pub concurrent_downloads: usize,
     /// Attempts without progress before a download fails.
@@ -70,6 +72,7 @@ impl Default for Config {
             insecure: Vec::new(),
             certs_directories: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             proxies: Proxies::default(),
+            names: resolve::Files::default(),
             concurrent_downloads: 3,
             download_attempts: 5,
             retry_delay: Duration::from_secs(1),
@@ -124,7 +127,7 @@ impl Distribution {
             user_agent,
             images,
             scope: scope.clone(),
-            resolver: Resolver::default(),
+            resolver: Resolver::new(config.names.clone()),
             running: Mutex::default(),
             config,
         }))

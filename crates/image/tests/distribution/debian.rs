@@ -1,0 +1,1 @@
+//! Debian's docker-registry, filled by skopeo: plain, with TLS, and with basic authentication.
