@@ -126,6 +126,11 @@ impl Images {
         Ok(target)
     }
 
+    /// Forgets what was read of a target: more of it may be here now.
+    pub(crate) fn reread(&self, target: &Digest) {
+        self.state().targets.remove(target);
+    }
+
     /// Removes every blob and layer that no name, container or lease keeps. Only renames happen
     /// here, the deletion itself is done in the background.
     pub(crate) fn sweep(&self) -> Result<()> {

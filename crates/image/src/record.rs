@@ -57,7 +57,10 @@ impl Lease {
         let images = &self.held.images;
         let _writes = images.writes();
         let edits = plan_point(&images.state(), names, &tree.descriptor, Timestamp::now());
-        images.apply(edits)
+        images.apply(edits)?;
+        // A second platform of a known index.
+        images.reread(&tree.descriptor.digest);
+        Ok(())
     }
 
     /// Whatever of the target is here must not go before the name is recorded.
