@@ -129,18 +129,20 @@ impl Client {
         if let Some(sender) = self.kept(&route.key).await {
             match self.exchange(sender, request, &route.key).await {
                 Ok(response) => return Ok(response),
-                Err(Lost::Unsent(unsent)) => request = *unsent,
+                Err(Lost::Unsent(unsent, _)) => request = *unsent,
                 Err(Lost::Failed(error)) => return Err(error),
             }
         }
-        let sender = self.open(&route).await?;
+        let (sender, driver) = self.open(&route).await?;
         match self.exchange(sender, request, &route.key).await {
             Ok(response) => Ok(response),
             Err(Lost::Failed(error)) => Err(error),
-            Err(Lost::Unsent(_)) => Err(Error::Dial {
-                network: "tcp",
-                address: route.key.host.clone(),
-                source: io::ErrorKind::ConnectionAborted.into(),
+            // The connection ended before the request went out.
+            Err(Lost::Unsent(_, source)) => Err(match driver.await {
+                Ok(Some(Some(better))) if tls_error(&source).is_none() => {
+                    broken(&route.key.host, better)
+                }
+                _ => broken(&route.key.host, source),
             }),
         }
     }
@@ -178,11 +180,8 @@ impl Client {
                 Ok(response.map(|body| pool::returning(body, sender, pool, key.clone())))
             }
             Err(mut error) => Err(match error.take_message() {
-                Some(request) => Lost::Unsent(Box::new(request)),
-                None => Lost::Failed(Error::Http {
-                    host: key.host.clone(),
-                    source: error.into_error(),
-                }),
+                Some(request) => Lost::Unsent(Box::new(request), error.into_error()),
+                None => Lost::Failed(broken(&key.host, error.into_error())),
             }),
         }
     }
@@ -204,7 +203,7 @@ impl Client {
         Ok(Route { key, proxy })
     }
 
-    async fn open(&self, route: &Route) -> Result<SendRequest<Body>, Error> {
+    async fn open(&self, route: &Route) -> Result<(SendRequest<Body>, Driver), Error> {
         let stream = match &self.0.config.via {
             Via::Unix(path) => crate::connect::unix(path).await?,
             Via::Dial(dial) => dial().await.map_err(|source| Error::Dial {
@@ -259,7 +258,7 @@ impl Client {
             host: proxy.to_string(),
             source,
         };
-        let mut sender = self.handshake(stream, &proxy.to_string()).await?;
+        let (mut sender, _) = self.handshake(stream, &proxy.to_string()).await?;
         let mut response = sender.send_request(request).await.map_err(failed)?;
         if !response.status().is_success() {
             return Err(Error::Proxy {
@@ -283,7 +282,11 @@ impl Client {
     }
 
     /// Begins HTTP on a stream and starts the task that drives it.
-    async fn handshake(&self, stream: Stream, host: &str) -> Result<SendRequest<Body>, Error> {
+    async fn handshake(
+        &self,
+        stream: Stream,
+        host: &str,
+    ) -> Result<(SendRequest<Body>, Driver), Error> {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream))
                 .await
@@ -292,15 +295,13 @@ impl Client {
                     source,
                 })?;
         let shutdown = self.0.scope.shutdown();
-        self.0.scope.spawn("http connection", async move {
+        let driver = self.0.scope.spawn("http connection", async move {
             tokio::select! {
-                () = shutdown.requested() => {}
-                result = connection.with_upgrades() => if let Err(error) = result {
-                    tracing::debug!(%error, "an HTTP connection broke");
-                }
+                () = shutdown.requested() => None,
+                result = connection.with_upgrades() => result.err(),
             }
         });
-        Ok(sender)
+        Ok((sender, driver))
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, Error> {
@@ -312,10 +313,40 @@ impl Client {
     }
 }
 
+/// The task that drives a connection, and how that ended.
+type Driver = tokio::task::JoinHandle<Option<Option<hyper::Error>>>;
+
+/// The error of a broken exchange. In TLS 1.3 a server refuses a client's certificate only after
+/// the handshake, so that looks like one.
+fn broken(host: &str, source: hyper::Error) -> Error {
+    let host = host.to_owned();
+    match tls_error(&source) {
+        Some(inner) => Error::Tls {
+            source: inner.clone(),
+            host,
+        },
+        None => Error::Http { host, source },
+    }
+}
+
+/// The TLS error that is behind another one.
+fn tls_error(error: &hyper::Error) -> Option<&rustls::Error> {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        // An io::Error passes over what it wraps when it is asked for its source.
+        if let Some(inner) = io.and_then(|error| error.get_ref()?.downcast_ref()) {
+            return Some(inner);
+        }
+        next = error.source();
+    }
+    None
+}
+
 /// A request that got no response.
 enum Lost {
     /// Nothing of it went out: it may be sent again.
-    Unsent(Box<Request<Body>>),
+    Unsent(Box<Request<Body>>, hyper::Error),
     Failed(Error),
 }
 

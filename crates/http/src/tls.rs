@@ -11,6 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -101,9 +102,17 @@ pub fn client_config(config: &Config) -> Result<Arc<ClientConfig>, Error> {
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let client = match &config.identity {
-        Some(identity) => builder
-            .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
-            .map_err(Error::Unusable)?,
+        Some(identity) => {
+            let key = builder
+                .crypto_provider()
+                .key_provider
+                .load_private_key(identity.key.clone_key())
+                .map_err(Error::Unusable)?;
+            // Not `with_client_auth_cert`: that parses the certificate, and so refuses the X.509
+            // version 1 ones that `openssl x509 -req` makes by default. The server judges it.
+            let certified = CertifiedKey::new(identity.chain.clone(), key);
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(client))

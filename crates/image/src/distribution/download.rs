@@ -89,6 +89,7 @@ impl Download<'_> {
         notice: &impl Fn(Notice),
     ) -> Result<Ended, Failure> {
         let mut backoff = Backoff::new(self.patience.first_delay, LONGEST_DELAY);
+        let mut fruitless = 0;
         for _ in 0..ATTEMPTS_WITH_PROGRESS {
             let before = writer.offset;
             let failure = match self.attempt(writer, notice).await {
@@ -97,8 +98,11 @@ impl Download<'_> {
             };
             if writer.offset > before {
                 backoff.reset();
+                fruitless = 0;
+            } else {
+                fruitless += 1;
             }
-            if !failure.is_transient() || backoff.attempts() + 1 >= self.patience.attempts {
+            if !failure.is_transient() || fruitless >= self.patience.attempts {
                 return Err(failure);
             }
             let delay = backoff.next_delay();

@@ -220,11 +220,14 @@ fn http_words(error: &hyper::Error) -> String {
         return "net/http: HTTP/1.x transport connection broken: malformed HTTP response"
             .to_owned();
     }
-    let source = std::error::Error::source(error);
-    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(error) => format!("read: {}", errno_words(error)),
-        None => error.to_string(),
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        if let Some(error) = source.downcast_ref::<io::Error>() {
+            return format!("read: {}", errno_words(error));
+        }
+        next = source.source();
     }
+    error.to_string()
 }
 
 fn tls_words(error: &berth_http::tls::rustls::Error) -> String {

@@ -43,7 +43,7 @@ impl Distribution {
     /// stays.
     pub async fn pull(&self, request: &Request, report: &Reporter) -> Result<Pulled, Error> {
         let failed = |failure: Failure| Error {
-            reference: Box::new(request.reference.clone()),
+            reference: Box::new(request.reference.clone().or_latest()),
             failure,
         };
         let endpoints =

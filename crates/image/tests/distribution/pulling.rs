@@ -170,7 +170,7 @@ async fn an_only_manifest_of_a_foreign_platform_is_taken_unless_another_is_asked
     assert_eq!(
         error.to_string(),
         format!(
-            "image with reference {name} was found but its platform (linux/s390x) does not match \
+            "image with reference {name}:latest was found but its platform (linux/s390x) does not match \
              the specified platform (linux/amd64)"
         )
     );
