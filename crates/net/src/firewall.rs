@@ -22,6 +22,7 @@ use crate::address::Cidr;
 use crate::endpoint::Endpoint;
 
 pub mod foreign;
+pub mod live;
 
 /// Published at one address: address, protocol, port to address, port.
 const ADDRESSED: &str = "addressed";
@@ -203,6 +204,22 @@ pub fn remove(socket: &mut Socket, instance: &str) -> Result<(), Error> {
     batch.add_table(table(instance));
     batch.delete_table(table(instance));
     batch.commit(socket)
+}
+
+/// Whether the table has all its rules.
+pub fn is_whole(socket: &mut Socket, ruleset: &Ruleset) -> Result<bool, Error> {
+    for chain in &ruleset.chains {
+        let there = nft::rules(socket, Family::Ip, &ruleset.table, &chain.name)?.len();
+        let planned = ruleset
+            .rules
+            .iter()
+            .filter(|rule| rule.chain == chain.name)
+            .count();
+        if there != planned {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether the instance's table keeps the host from routing: it was made when forwarding was off.

@@ -8,28 +8,31 @@
 //! The kernel's state follows from the endpoints alone, so whatever someone else took away (a
 //! flushed table, a killed relay) is made again from them.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use berth_sys::netlink::route::PortMode;
-use berth_sys::netlink::{self, Socket, conntrack, route};
+use berth_sys::netlink::{Socket, route};
 
 use crate::address::Cidr;
 use crate::bridge::{self, Bridge, failed, mac_of};
 use crate::config::{Config, Firewall};
-use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
+use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest};
 use crate::error::Error;
-use crate::firewall::foreign::{self, Passage};
-use crate::firewall::{self, Ruleset};
+use crate::firewall;
+use crate::firewall::live::Live;
 use crate::namespace::{Interface, Visitor};
 use crate::ports;
 use crate::reaper::Reaper;
 use crate::relay::{self, Adoption, Publication};
+
+mod endpoints;
+
+use endpoints::Endpoints;
 
 /// The container's interface.
 const INTERFACE: &str = "eth0";
@@ -44,22 +47,15 @@ const RELAY_SOCKET: &str = "relay.sock";
 pub struct Net {
     config: Config,
     bridge: Bridge,
-    ruleset: Ruleset,
     guard: bool,
     warnings: Vec<String>,
-    endpoints: Mutex<Endpoints>,
+    endpoints: Arc<Mutex<Endpoints>>,
     route: Mutex<Socket>,
-    netfilter: Mutex<Socket>,
+    /// `None` without any rules of ours.
+    firewall: Option<Live>,
     relay: Mutex<relay::Client>,
     visitor: Visitor,
     reaper: Reaper,
-}
-
-#[derive(Default)]
-struct Endpoints {
-    connected: HashMap<String, Endpoint>,
-    /// Each address with the container that has it, or is about to.
-    addresses: HashMap<Ipv4Addr, String>,
 }
 
 /// What `network inspect bridge` shows.
@@ -102,32 +98,27 @@ impl Net {
         let bridge = bridge::ensure(&mut route, &config, &mut warnings)?;
         let switched_on = config.ip_forward && bridge::forward()?;
         let instance = config.instance.as_str();
-        let filters = config.firewall != Firewall::Off;
         let guard = switched_on
             || firewall::is_guarded(&mut netfilter, instance)
                 .map_err(failed("look at the nftables table", instance))?;
-        let ruleset = firewall::plan(&firewall::Inputs {
-            instance: config.instance.clone(),
-            bridge: bridge.name.clone(),
-            subnet: bridge.address.network(),
-            icc: config.icc,
-            masquerade: config.masquerade,
-            guard,
-        });
-        if filters {
-            firewall::apply(&mut netfilter, &ruleset)
-                .map_err(failed("make the nftables table", instance))?;
+        let endpoints: Arc<Mutex<Endpoints>> = Arc::default();
+        let mut live = None;
+        if config.firewall != Firewall::Off {
+            let inputs = firewall::Inputs {
+                instance: config.instance.clone(),
+                bridge: bridge.name.clone(),
+                subnet: bridge.address.network(),
+                icc: config.icc,
+                masquerade: config.masquerade,
+                guard,
+            };
+            let shared = endpoints.clone();
+            let connected = Arc::new(move || lock(&shared).all());
+            let opened = Live::open(netfilter, &inputs, config.firewall, connected)?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
             bridge::route_loopback(&bridge.name)?;
-            let insert = config.firewall == Firewall::Auto;
-            let passage = Passage {
-                instance,
-                bridge: &bridge.name,
-            };
-            warnings.extend(
-                foreign::open(&mut netfilter, passage, insert)
-                    .map_err(failed("let pass in the host's firewall", &bridge.name))?,
-            );
+            warnings.extend(opened.warnings.iter().cloned());
+            live = Some(opened);
         }
         let socket = config.exec_root.join(RELAY_SOCKET);
         let relay =
@@ -140,12 +131,11 @@ impl Net {
         }
         Ok(Net {
             bridge,
-            ruleset,
             guard,
             warnings,
-            endpoints: Mutex::default(),
+            endpoints,
             route: Mutex::new(route),
-            netfilter: Mutex::new(netfilter),
+            firewall: live,
             relay: Mutex::new(relay),
             visitor,
             reaper,
@@ -184,23 +174,21 @@ impl Net {
     /// the ports. All or nothing.
     pub fn connect(&self, request: EndpointRequest<'_>) -> Result<Endpoint, Error> {
         let container_id = request.container_id.to_owned();
-        let ipv4 = self.reserve(&container_id, request.ipv4)?;
+        let wanted = request.ipv4;
+        let ipv4 = lock(&self.endpoints).reserve(&container_id, wanted, self.bridge.address)?;
         let mut made = Made::default();
         let connected = self.build(request, ipv4, &mut made);
         match connected {
-            Ok(endpoint) => {
-                let mut endpoints = lock(&self.endpoints);
-                endpoints.connected.insert(container_id, endpoint.clone());
-                Ok(endpoint)
-            }
+            Ok(endpoint) => Ok(endpoint),
             Err(error) => {
+                lock(&self.endpoints).remove(&container_id);
                 if !made.bindings.is_empty() {
                     self.release_ports(&container_id);
                 }
                 if let Some(veth) = made.veth {
                     self.drop_interface(veth);
                 }
-                lock(&self.endpoints).addresses.remove(&ipv4);
+                lock(&self.endpoints).release(ipv4);
                 Err(error)
             }
         }
@@ -209,28 +197,28 @@ impl Net {
     /// Takes an endpoint away. Ports and rules are gone when it returns, the interface within two
     /// seconds. Unknown ids are no error.
     pub fn disconnect(&self, container_id: &str) -> Result<(), Error> {
-        let Some(endpoint) = lock(&self.endpoints).connected.remove(container_id) else {
+        let Some(endpoint) = lock(&self.endpoints).remove(container_id) else {
             return Ok(());
         };
         let mut result = Ok(());
         if !endpoint.ports.is_empty() {
-            result = self.withdraw(&endpoint);
+            result = self
+                .firewall
+                .as_ref()
+                .map_or(Ok(()), |live| live.withdraw(&endpoint));
             self.release_ports(container_id);
         }
         self.drop_interface(endpoint.veth);
-        lock(&self.endpoints).addresses.remove(&endpoint.ipv4);
+        lock(&self.endpoints).release(endpoint.ipv4);
         result
     }
 
     /// After a daemon's restart: makes the kernel's state exactly that of these endpoints.
     pub fn restore(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        {
-            let mut state = lock(&self.endpoints);
-            let id = |endpoint: &Endpoint| endpoint.container_id.clone();
-            state.connected = endpoints.iter().map(|one| (id(one), one.clone())).collect();
-            state.addresses = endpoints.iter().map(|one| (one.ipv4, id(one))).collect();
+        lock(&self.endpoints).replace(endpoints);
+        if let Some(live) = &self.firewall {
+            live.publish_connected()?;
         }
-        self.publish_only(endpoints)?;
         self.adopt(endpoints)?;
         self.drop_unknown_interfaces(endpoints)
     }
@@ -256,18 +244,10 @@ impl Net {
             what: "end it",
             source,
         }));
-        let (instance, name) = (self.config.instance.as_str(), self.bridge.name.as_str());
-        if self.config.firewall != Firewall::Off {
-            let mut socket = lock(&self.netfilter);
-            let passage = Passage {
-                instance,
-                bridge: name,
-            };
-            keep(
-                foreign::close(&mut socket, passage).map_err(failed("take back the jump of", name)),
-            );
-            keep(firewall::remove(&mut socket, instance).map_err(failed("remove table", instance)));
+        if let Some(live) = self.firewall {
+            keep(live.close());
         }
+        let name = self.bridge.name.as_str();
         let mut socket = lock(&self.route);
         if !self.config.bridge.user_managed {
             let removed = route::delete_link(&mut socket, self.bridge.index);
@@ -338,8 +318,13 @@ impl Net {
                 route::forget_neighbour(&mut lock(&self.route), self.bridge.index, ipv4);
             forgotten.map_err(failed("forget the neighbour on", &self.bridge.name))?;
         }
-        if !endpoint.ports.is_empty() {
-            self.publish(&endpoint)?;
+        lock(&self.endpoints).insert(endpoint.clone());
+        if let Some(live) = self
+            .firewall
+            .as_ref()
+            .filter(|_| !endpoint.ports.is_empty())
+        {
+            live.publish(&endpoint)?;
         }
         Ok(endpoint)
     }
@@ -392,34 +377,6 @@ impl Net {
         set.map_err(failed("set up the bridge's port", veth))
     }
 
-    fn reserve(&self, container_id: &str, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
-        let (subnet, gateway) = (self.bridge.address.network(), self.bridge.address.address);
-        let mut endpoints = lock(&self.endpoints);
-        let Endpoints {
-            connected,
-            addresses,
-        } = &mut *endpoints;
-        if connected.contains_key(container_id) {
-            return Err(Error::Connected {
-                container_id: container_id.to_owned(),
-            });
-        }
-        let is_free = |address: &Ipv4Addr| *address != gateway && !addresses.contains_key(address);
-        let address = match wanted {
-            Some(address) if !subnet.hosts().any(|host| host == address) => {
-                return Err(Error::AddressOutside { address, subnet });
-            }
-            Some(address) if !is_free(&address) => return Err(Error::AddressInUse { address }),
-            Some(address) => address,
-            None => subnet
-                .hosts()
-                .find(is_free)
-                .ok_or(Error::NoFreeAddress { subnet })?,
-        };
-        addresses.insert(address, container_id.to_owned());
-        Ok(address)
-    }
-
     fn bind(
         &self,
         container_id: &str,
@@ -454,11 +411,7 @@ impl Net {
         let mut relay = lock(&self.relay);
         if !relay.revive().map_err(broken)? {
             tracing::warn!("the port relay had ended; a new one was started");
-            let connected = lock(&self.endpoints)
-                .connected
-                .values()
-                .map(adoption)
-                .collect();
+            let connected = lock(&self.endpoints).all().iter().map(adoption).collect();
             let lost = relay.adopt(connected).map_err(broken)?;
             report_lost(&lost);
         }
@@ -488,59 +441,6 @@ impl Net {
         if let Err(error) = released {
             tracing::warn!(%error, container_id, "release the ports");
         }
-    }
-
-    fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        if self.config.firewall == Firewall::Off {
-            return Ok(());
-        }
-        let mut socket = lock(&self.netfilter);
-        let instance = &self.config.instance;
-        let mut published = firewall::publish(&mut socket, instance, endpoint);
-        if published.is_err() {
-            // Someone flushed the table.
-            self.repair(&mut socket)?;
-            published = firewall::publish(&mut socket, instance, endpoint);
-        }
-        published.map_err(failed("publish ports in table", instance))?;
-        for port in udp_ports(endpoint) {
-            // Flows that went on before the port was published would never come here.
-            let forgotten = conntrack::forget_port(&mut socket, Protocol::Udp.number(), port);
-            report_conntrack(forgotten);
-        }
-        Ok(())
-    }
-
-    fn withdraw(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        if self.config.firewall == Firewall::Off {
-            return Ok(());
-        }
-        let mut socket = lock(&self.netfilter);
-        if firewall::withdraw(&mut socket, &self.config.instance, endpoint).is_err() {
-            self.repair(&mut socket)?;
-        }
-        if udp_ports(endpoint).next().is_some() {
-            report_conntrack(conntrack::forget_answered_by(&mut socket, endpoint.ipv4));
-        }
-        Ok(())
-    }
-
-    fn publish_only(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        if self.config.firewall == Firewall::Off {
-            return Ok(());
-        }
-        let instance = &self.config.instance;
-        firewall::publish_only(&mut lock(&self.netfilter), instance, endpoints)
-            .map_err(failed("publish ports in table", instance))
-    }
-
-    /// Makes the table again, with the ports of all endpoints.
-    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
-        let instance = &self.config.instance;
-        let endpoints: Vec<Endpoint> = lock(&self.endpoints).connected.values().cloned().collect();
-        firewall::apply(socket, &self.ruleset)
-            .and_then(|()| firewall::publish_only(socket, instance, &endpoints))
-            .map_err(failed("make anew the nftables table", instance))
     }
 
     /// The interface goes silent now, and away later.
@@ -591,17 +491,6 @@ fn report_lost(lost: &[PortBinding]) {
     {
         tracing::warn!(%protocol, %host_ip, host_port, "another program has a published port");
     }
-}
-
-fn report_conntrack(result: Result<(), netlink::Error>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "forget tracked UDP flows");
-    }
-}
-
-fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
-    let udp = |port: &&PortBinding| port.protocol == Protocol::Udp && port.host_ip.is_ipv4();
-    endpoint.ports.iter().filter(udp).map(|port| port.host_port)
 }
 
 /// `veth`, four digits that are the instance's, seven random ones.

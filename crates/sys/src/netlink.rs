@@ -5,9 +5,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt,
 };
@@ -85,14 +87,32 @@ impl Socket {
         let fd =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(TIMEOUT))?;
+        // Without an address of its own the socket gets no events of a multicast group.
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         // Refusals carry the kernel's words, and do not repeat the request.
-        set_option(&fd, libc::NETLINK_EXT_ACK)?;
-        set_option(&fd, libc::NETLINK_CAP_ACK)?;
+        set_option(&fd, libc::NETLINK_EXT_ACK, 1)?;
+        set_option(&fd, libc::NETLINK_CAP_ACK, 1)?;
         Ok(Socket {
             fd,
             sequence: 0,
             buffer: vec![0; RECEIVE_BYTES],
         })
+    }
+
+    /// Makes the socket receive what happens in a multicast group.
+    pub fn subscribe(&self, group: u32) -> io::Result<()> {
+        set_option(&self.fd, libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    /// Throws away the events that have arrived. Lost ones (`ENOBUFS`) count as arrived.
+    pub fn drain(&mut self) -> io::Result<()> {
+        loop {
+            match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     }
 
     /// Sends the messages and waits until each was acknowledged or refused; the first refusal is
@@ -214,16 +234,21 @@ fn split_message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     Some((header, payload, next))
 }
 
-fn set_option(fd: &impl AsFd, option: i32) -> io::Result<()> {
-    let on: i32 = 1;
-    // SAFETY: the pointer and the length describe `on`, which outlives the call.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn set_option(fd: &impl AsFd, option: i32, value: u32) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             fd.as_fd().as_raw_fd(),
             libc::SOL_NETLINK,
             option,
-            (&raw const on).cast(),
-            size_of::<i32>() as libc::socklen_t,
+            (&raw const value).cast(),
+            size_of::<u32>() as libc::socklen_t,
         )
     };
     if result == 0 {
@@ -268,8 +293,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<rustix::io::Errno> for Error {
-    fn from(errno: rustix::io::Errno) -> Error {
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
         Error {
             index: 0,
             errno: errno.raw_os_error(),

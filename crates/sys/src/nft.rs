@@ -14,6 +14,9 @@ mod query;
 pub use expression::{Expression, MetaKey, Verdict};
 pub use query::{BaseChain, RuleInfo, chains, rules, tables};
 
+/// The multicast group of changes to the ruleset (`NFNLGRP_NFTABLES`).
+pub const CHANGES: u32 = 7;
+
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;

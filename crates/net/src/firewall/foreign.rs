@@ -91,6 +91,10 @@ fn is_iptables(chain: &BaseChain) -> bool {
 fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     let name = passage.chain();
     let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
+    let jumps = rules.iter().any(|rule| passage.owns(rule));
+    if jumps && nft::rules(socket, IPTABLES.family, IPTABLES.name, &name)?.len() == 2 {
+        return Ok(());
+    }
     let mut batch = Batch::new();
     batch.add_chain(
         IPTABLES,
@@ -112,7 +116,7 @@ fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
             },
         );
     }
-    if !rules.iter().any(|rule| passage.owns(rule)) {
+    if !jumps {
         let expressions = [counter(), verdict(Verdict::Jump(name))].concat();
         let comment = Some(passage.comment());
         batch.add_rule(

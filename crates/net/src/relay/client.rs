@@ -1,6 +1,8 @@
 //! The daemon's side of the relay: finding it, starting it, starting it anew when it died.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,6 +99,7 @@ impl Client {
         let _ = self.ask(&Request::Quit);
         let _ = std::fs::remove_file(&self.path);
         let listener = UnixListener::bind(&self.path)?;
+        std::fs::set_permissions(&self.path, Permissions::from_mode(0o600))?;
         (self.start)(listener)?;
         self.greet().map(|_| ())
     }

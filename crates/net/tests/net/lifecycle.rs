@@ -140,6 +140,70 @@ fn what_others_took_away_is_made_again() {
 }
 
 #[test]
+fn a_flushed_ruleset_comes_back_by_itself() {
+    with_machine(|machine| {
+        run("iptables-nft -P FORWARD DROP");
+        let net = machine.open(machine.config("back"));
+        let web = connect(&net, "web", &[tcp(8097, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        let ask = || ask_tcp(Some(&machine.remote), MACHINE, 8097).is_some();
+        assert!(ask());
+        // As `systemctl restart nftables`, then as a firewall program that starts over.
+        run("nft flush ruleset");
+        assert!(eventually(|| run("nft list ruleset").contains("8097")));
+        assert!(ask());
+        run("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -i nosuch -j ACCEPT");
+        assert!(eventually(
+            || run("iptables-nft -S FORWARD").contains("BACK-FORWARD")
+        ));
+        assert!(ask());
+        run("iptables-nft -F FORWARD");
+        assert!(eventually(
+            || run("iptables-nft -S FORWARD").contains("BACK-FORWARD")
+        ));
+        assert!(ask());
+        net.disconnect("web").expect("disconnect");
+        net.close().expect("close");
+        assert!(!run("iptables-nft -S").contains("BACK"));
+        assert!(!run("nft list ruleset").contains("back"));
+    });
+}
+
+#[test]
+fn many_connect_at_the_same_time() {
+    with_machine(|machine| {
+        const THREADS: usize = 8;
+        let net = machine.open(machine.config("crowd"));
+        let connected = std::thread::scope(|scope| {
+            let connect = |n: usize| {
+                let net = &net;
+                scope.spawn(move || connect(net, &format!("container{n}"), &[tcp(0, 80)]))
+            };
+            let threads: Vec<_> = (0..THREADS).map(connect).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join();
+            threads
+                .into_iter()
+                .map(|thread| join(thread).expect("connect"))
+                .collect::<Vec<_>>()
+        });
+        let mut taken: Vec<_> = connected
+            .iter()
+            .map(|one| (one.endpoint.ipv4, one.endpoint.ports[0].host_port))
+            .collect();
+        for container in &connected {
+            serve_tcp(&container.netns, 80, "crowd");
+            let port = container.endpoint.ports[0].host_port;
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, port).is_some());
+        }
+        taken.sort();
+        taken.dedup_by_key(|(ipv4, _)| *ipv4);
+        taken.sort_by_key(|(_, port)| *port);
+        taken.dedup_by_key(|(_, port)| *port);
+        assert_eq!(taken.len(), THREADS);
+    });
+}
+
+#[test]
 fn instances_live_side_by_side() {
     with_machine(|machine| {
         let before = state();

@@ -1,0 +1,244 @@
+//! The instance's table in the kernel, kept as it was planned.
+//!
+//! Others flush rulesets (`systemctl restart nftables`, `ufw reload`), our table with them. A
+//! thread listens to nftables' changes, and makes again what is missing, with the ports of all
+//! endpoints. It looks at most once in [`PAUSE`], so that it never fights with anyone.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use berth_sys::netlink::{self, Socket, conntrack};
+use berth_sys::nft;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::foreign::{self, Passage};
+use super::{Inputs, Ruleset};
+use crate::bridge::failed;
+use crate::config::Firewall;
+use crate::endpoint::{Endpoint, PortBinding, Protocol};
+use crate::error::Error;
+
+/// From a change of the ruleset to the look at it.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// All endpoints that are connected now.
+pub type Connected = Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>;
+
+/// The table, and the thread that keeps it.
+pub struct Live {
+    table: Arc<Kept>,
+    /// Missing rules in the firewalls of others, found at the start.
+    pub warnings: Vec<String>,
+    watch: Option<Watch>,
+}
+
+struct Kept {
+    socket: Mutex<Socket>,
+    ruleset: Ruleset,
+    bridge: String,
+    /// Put a jump into the chains of others.
+    insert: bool,
+    connected: Connected,
+}
+
+struct Watch {
+    /// Written to end the thread.
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+impl Live {
+    /// Makes the table, and the jump in iptables' FORWARD. `connected` is asked for what is to be
+    /// published whenever the table has to be made again.
+    pub fn open(
+        mut socket: Socket,
+        inputs: &Inputs,
+        mode: Firewall,
+        connected: Connected,
+    ) -> Result<Live, Error> {
+        let instance = inputs.instance.as_str();
+        let ruleset = super::plan(inputs);
+        super::apply(&mut socket, &ruleset).map_err(failed("make the nftables table", instance))?;
+        let insert = mode == Firewall::Auto;
+        let passage = Passage {
+            instance,
+            bridge: &inputs.bridge,
+        };
+        let warnings = foreign::open(&mut socket, passage, insert)
+            .map_err(failed("let pass in the host's firewall", &inputs.bridge))?;
+        let socket = Mutex::new(socket);
+        let bridge = inputs.bridge.clone();
+        let table = Arc::new(Kept {
+            socket,
+            ruleset,
+            bridge,
+            insert,
+            connected,
+        });
+        let watch = watch(table.clone()).map_err(|source| Error::Netlink {
+            what: "watch the host's nftables".to_owned(),
+            source,
+        })?;
+        Ok(Live {
+            table,
+            warnings,
+            watch: Some(watch),
+        })
+    }
+
+    /// Publishes the ports of an endpoint that is among the connected ones already.
+    pub fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let (mut socket, instance) = (self.table.lock(), self.table.ruleset.table.as_str());
+        if super::publish(&mut socket, instance, endpoint).is_err() {
+            // Someone flushed the table, and the thread has not seen it yet.
+            self.table.repair(&mut socket)?;
+        }
+        for port in udp_ports(endpoint) {
+            // Flows that went on before the port was published would never come here.
+            let forgotten = conntrack::forget_port(&mut socket, Protocol::Udp.number(), port);
+            report(forgotten);
+        }
+        Ok(())
+    }
+
+    /// Takes the endpoint's ports back. It is not among the connected ones any more.
+    pub fn withdraw(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let (mut socket, instance) = (self.table.lock(), self.table.ruleset.table.as_str());
+        if super::withdraw(&mut socket, instance, endpoint).is_err() {
+            self.table.repair(&mut socket)?;
+        }
+        if udp_ports(endpoint).next().is_some() {
+            report(conntrack::forget_answered_by(&mut socket, endpoint.ipv4));
+        }
+        Ok(())
+    }
+
+    /// Makes the published ports exactly those of the connected endpoints.
+    pub fn publish_connected(&self) -> Result<(), Error> {
+        let instance = self.table.ruleset.table.as_str();
+        let mut socket = self.table.lock();
+        super::publish_only(&mut socket, instance, &(self.table.connected)())
+            .map_err(failed("publish ports in table", instance))
+    }
+
+    /// Removes the table and the jump. Goes on past a failure; the first is returned.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.watch.take().map(Watch::end);
+        let instance = self.table.ruleset.table.as_str();
+        let passage = Passage {
+            instance,
+            bridge: &self.table.bridge,
+        };
+        let mut socket = self.table.lock();
+        let jump =
+            foreign::close(&mut socket, passage).map_err(failed("take back the jump of", instance));
+        let table = super::remove(&mut socket, instance)
+            .map_err(failed("remove the nftables table", instance));
+        jump.and(table)
+    }
+}
+
+impl Drop for Live {
+    /// The table stays, since the containers do.
+    fn drop(&mut self) {
+        self.watch.take().map(Watch::end);
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Socket> {
+        self.socket
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes the table again, with the ports of all endpoints.
+    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
+        let instance = self.ruleset.table.as_str();
+        super::apply(socket, &self.ruleset)
+            .and_then(|()| super::publish_only(socket, instance, &(self.connected)()))
+            .map_err(failed("make anew the nftables table", instance))
+    }
+
+    fn look(&self) -> Result<(), Error> {
+        let instance = self.ruleset.table.as_str();
+        let mut socket = self.lock();
+        let whole = super::is_whole(&mut socket, &self.ruleset)
+            .map_err(failed("look at the nftables table", instance))?;
+        if !whole {
+            tracing::warn!(
+                table = instance,
+                "someone took rules away; they are made again"
+            );
+            self.repair(&mut socket)?;
+        }
+        let passage = Passage {
+            instance,
+            bridge: &self.bridge,
+        };
+        if self.insert {
+            foreign::open(&mut socket, passage, true)
+                .map_err(failed("let pass in the host's firewall", &self.bridge))?;
+        }
+        Ok(())
+    }
+}
+
+impl Watch {
+    fn end(self) {
+        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn watch(table: Arc<Kept>) -> io::Result<Watch> {
+    let mut changes = Socket::netfilter()?;
+    changes.subscribe(nft::CHANGES)?;
+    let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+    let stopped = stop.try_clone()?;
+    let work = move || {
+        while wait(&[&changes.as_fd(), &stopped.as_fd()], None) == Some(0) {
+            // Changes come in bursts.
+            if wait(&[&stopped.as_fd()], Some(PAUSE)).is_some() || changes.drain().is_err() {
+                return;
+            }
+            if let Err(error) = table.look() {
+                tracing::warn!(%error, "keep the nftables table");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("berth-nftables".to_owned())
+        .spawn(work)?;
+    Ok(Watch { stop, thread })
+}
+
+/// Which of the descriptors is readable; the last of them goes first. `None` if none is in time.
+fn wait(descriptors: &[&dyn AsFd], limit: Option<Duration>) -> Option<usize> {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    loop {
+        let mut polled: Vec<PollFd<'_>> = descriptors
+            .iter()
+            .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN))
+            .collect();
+        match poll(&mut polled, limit.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return polled.iter().rposition(|fd| !fd.revents().is_empty()),
+        }
+    }
+}
+
+fn report(result: Result<(), netlink::Error>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "forget tracked UDP flows");
+    }
+}
+
+fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
+    let udp = |port: &&PortBinding| port.protocol == Protocol::Udp && port.host_ip.is_ipv4();
+    endpoint.ports.iter().filter(udp).map(|port| port.host_port)
+}
