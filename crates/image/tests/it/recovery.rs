@@ -1,0 +1,115 @@
+//! What is there after a crash, and that nothing else is.
+
+use berth_oci::{Descriptor, Digest};
+
+use crate::support::{Fixture, Tar, docker_archive, file};
+
+#[test]
+fn names_layers_and_snapshots_survive_a_restart() {
+    let fixture = Fixture::new();
+    let image = fixture.image(&[Tar::of(&[file("x", b"1")])]);
+    fixture.images.prepare_snapshot(&image, "c1").unwrap();
+    let before = fixture.content();
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.content(), before);
+    let again = fixture.images.resolve("test", None).unwrap();
+    assert_eq!((again.id, again.layers), (image.id, image.layers));
+    assert!(fixture.images.snapshot(&image_of(&fixture), "c1").is_ok());
+}
+
+fn image_of(fixture: &Fixture) -> berth_image::Image {
+    fixture.images.resolve("test", None).unwrap()
+}
+
+#[test]
+fn leftovers_of_a_killed_process_go_at_open() {
+    let fixture = Fixture::new();
+    fixture.image(&[Tar::of(&[file("x", b"1")])]);
+    let before = fixture.content();
+    let root = fixture.root.path();
+    // A transfer, a layer and a snapshot halfway; a blob and a layer that no name was given.
+    std::fs::write(root.join("ingest/blob-7"), "half").unwrap();
+    std::fs::create_dir_all(root.join("ingest/layer-3/fs/etc")).unwrap();
+    std::fs::create_dir_all(root.join("snapshots/c9/upper")).unwrap();
+    std::fs::write(root.join("blobs/sha256").join(Digest::of(b"y").hex()), "y").unwrap();
+    std::fs::create_dir_all(root.join("layers/0123/fs")).unwrap();
+    std::fs::create_dir_all(root.join("trash/old/deep")).unwrap();
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.content(), before);
+}
+
+#[test]
+fn a_dropped_lease_leaves_nothing() {
+    let fixture = Fixture::new();
+    let lease = fixture.images.lease();
+    lease.put(b"blob").unwrap();
+    let mut open = lease.begin(&Digest::of(b"other"), 5).unwrap();
+    open.write(b"oth").unwrap();
+    assert!(open.write(b"erwise").is_err(), "more than announced");
+    drop(open);
+    let layer = Tar::of(&[file("x", b"1")]);
+    lease.unpack(&layer[..], None).unwrap();
+    drop(lease);
+    assert_eq!(fixture.content(), Vec::<String>::new());
+}
+
+#[test]
+fn a_lease_keeps_what_a_removal_would_take() {
+    let fixture = Fixture::new();
+    let layers = [Tar::of(&[file("x", b"1")])];
+    let image = fixture.image(&layers);
+    let lease = fixture.images.lease();
+    assert!(lease.is_unpacked(&image.config.rootfs.diff_ids));
+    for blob in [&image.id, &image.config_digest, &Digest::of(&layers[0])] {
+        assert!(lease.contains(blob));
+    }
+    fixture.images.remove("test", false, &[]).unwrap();
+    let names = ["back:1".parse().unwrap()];
+    lease
+        .record(&names, &image.target, &berth_image::Wanted::HostIfAny)
+        .unwrap();
+    drop(lease);
+    assert_eq!(
+        fixture.images.resolve("back:1", None).unwrap().layers,
+        image.layers
+    );
+    fixture.images.remove("back:1", false, &[]).unwrap();
+    assert_eq!(fixture.content(), Vec::<String>::new());
+}
+
+#[test]
+fn a_tail_sees_everything_or_an_error() {
+    use std::io::Read;
+    let fixture = Fixture::new();
+    let lease = fixture.images.lease();
+    let mut ingest = lease.begin_unknown().unwrap();
+    let mut tail = ingest.tail();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        tail.read_to_end(&mut all).map(|_| all)
+    });
+    for part in 0..100u8 {
+        ingest.write(&[part; 1000]).unwrap();
+    }
+    let broken = lease.begin_unknown().unwrap();
+    let mut tail = broken.tail();
+    ingest.commit().unwrap();
+    assert_eq!(reader.join().unwrap().unwrap().len(), 100_000);
+    drop(broken);
+    assert!(tail.read(&mut [0; 10]).is_err());
+}
+
+#[test]
+fn a_wrong_blob_is_not_recorded() {
+    let fixture = Fixture::new();
+    let lease = fixture.images.lease();
+    let missing = Descriptor::of(berth_oci::media_type::OCI_MANIFEST, b"nothing");
+    let names = ["x".parse().unwrap()];
+    let wanted = berth_image::Wanted::HostIfAny;
+    assert!(lease.record(&names, &missing, &wanted).is_err());
+    let mut ingest = lease.begin(&Digest::of(b"right"), 5).unwrap();
+    ingest.write(b"wrong").unwrap();
+    let error = ingest.commit().unwrap_err().to_string();
+    assert!(error.contains("does not match its digest"), "{error}");
+    assert!(fixture.load(&docker_archive("ok", &[])).is_ok());
+}
