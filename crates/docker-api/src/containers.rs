@@ -1,6 +1,6 @@
 //! Operations on containers that are one question and one answer.
 
-use berth_docker::container::{CreateRequest, HostConfig};
+use berth_docker::container::{Config, CreateRequest, HostConfig};
 use berth_engine::{ListOptions, RemoveOptions, StartOptions, StopOptions};
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
@@ -52,7 +52,7 @@ pub async fn create(mut call: Call) -> Answer {
         .json()
         .await?
         .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
-    if request == CreateRequest::default() {
+    if request.config == Config::default() {
         return Err(Error::invalid(
             "config cannot be empty in order to create a container",
         ));

@@ -48,15 +48,6 @@ impl Query {
         !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
     }
 
-    /// Like [`flag`](Self::flag), with another answer for a parameter that is not given.
-    pub fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.all(name).next().is_none() {
-            default
-        } else {
-            self.flag(name)
-        }
-    }
-
     /// A number; one that cannot be read is refused in the words of Go's strconv.
     pub fn number(&self, name: &str) -> Result<Option<i64>, Error> {
         let Some(value) = self.some(name) else {
@@ -96,7 +87,6 @@ mod tests {
             .map(|name| query.flag(name))
             .into();
         assert_eq!(truths, [true, false, false, false, true, false, false]);
-        assert!(query.flag_or("g", true) && !query.flag_or("c", true));
     }
 
     #[test]
