@@ -42,9 +42,8 @@ pub async fn list(call: Call) -> Answer {
         size: call.query.flag("size"),
         filters: call.query.filters(LIST_FILTERS)?,
     };
-    let mut rows = call.shared.engine.list(options).await?;
-    shapes::container_summaries(call.version, &mut rows);
-    respond::ok(&rows)
+    let rows = call.shared.engine.list(options).await?;
+    respond::ok(&shapes::container_summaries(call.version, rows))
 }
 
 pub async fn create(mut call: Call) -> Answer {

@@ -6,17 +6,23 @@ use http::StatusCode;
 use crate::call::Call;
 use crate::error::Error;
 use crate::respond::{self, Answer};
+use crate::shapes;
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "id", "label", "name", "scope", "type"];
 const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 pub async fn list(call: Call) -> Answer {
     let filters = call.query.filters(LIST_FILTERS)?;
-    respond::ok(&call.shared.engine.network_list(&filters)?)
+    let networks = call.shared.engine.network_list(&filters)?;
+    let shaped = networks
+        .iter()
+        .map(|network| shapes::network(call.version, network));
+    respond::ok(&shaped.collect::<Vec<_>>())
 }
 
 pub async fn inspect(call: Call) -> Answer {
-    respond::ok(&call.shared.engine.network_inspect(&call.name)?)
+    let network = call.shared.engine.network_inspect(&call.name)?;
+    respond::ok(&shapes::network(call.version, &network))
 }
 
 /// The networks that there always are cannot be removed, and there are no others.

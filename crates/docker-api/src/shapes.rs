@@ -7,6 +7,7 @@
 use berth_docker::container::{CreateRequest, Inspect, Summary};
 use berth_docker::exec;
 use berth_docker::image;
+use berth_docker::network::Network;
 use berth_docker::system::{DiskUsage, Info};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -102,15 +103,22 @@ pub fn exec_create_request(version: Version, request: &mut exec::CreateRequest) 
     }
 }
 
-pub fn container_summaries(version: Version, rows: &mut [Summary]) {
-    for row in rows {
-        if version < Version(46) {
-            row.host_config.annotations.clear();
-        }
-        if version < Version(48) {
-            row.image_manifest_descriptor = None;
-        }
+pub fn container_summaries(version: Version, rows: Vec<Summary>) -> Value {
+    rows.into_iter()
+        .map(|row| container_summary(version, row))
+        .collect()
+}
+
+fn container_summary(version: Version, mut row: Summary) -> Value {
+    if version < Version(46) {
+        row.host_config.annotations.clear();
     }
+    if version < Version(48) {
+        row.image_manifest_descriptor = None;
+    }
+    let mut value = object(&row);
+    endpoints(version, &mut value);
+    value
 }
 
 pub fn container_inspect(version: Version, mut inspect: Inspect) -> Value {
@@ -118,31 +126,29 @@ pub fn container_inspect(version: Version, mut inspect: Inspect) -> Value {
         inspect.image_manifest_descriptor = None;
     }
     let mut value = object(&inspect);
-    if version < Version(44)
-        && let Some(networks) = value
-            .get_mut("NetworkSettings")
-            .and_then(|settings| settings.get_mut("Networks"))
-    {
-        for endpoint in networks
-            .as_object_mut()
-            .into_iter()
-            .flat_map(Map::values_mut)
-        {
+    endpoints(version, &mut value);
+    value
+}
+
+/// What a container's endpoints did not have yet.
+fn endpoints(version: Version, container: &mut Value) {
+    let networks = container
+        .pointer_mut("/NetworkSettings/Networks")
+        .and_then(Value::as_object_mut);
+    for endpoint in networks.into_iter().flat_map(Map::values_mut) {
+        if version < Version(44) {
             remove(endpoint, &["DNSNames"]);
         }
-    }
-    if version < Version(48)
-        && let Some(networks) = value
-            .get_mut("NetworkSettings")
-            .and_then(|settings| settings.get_mut("Networks"))
-    {
-        for endpoint in networks
-            .as_object_mut()
-            .into_iter()
-            .flat_map(Map::values_mut)
-        {
+        if version < Version(48) {
             remove(endpoint, &["GwPriority"]);
         }
+    }
+}
+
+pub fn network(version: Version, network: &Network) -> Value {
+    let mut value = object(network);
+    if version < Version(47) {
+        remove(&mut value, &["EnableIPv4"]);
     }
     value
 }
@@ -248,6 +254,10 @@ pub fn info(version: Version, mut info: Info) -> Value {
             let id = value[commit]["ID"].clone();
             value[commit]["Expected"] = id;
         }
+        if value["RegistryConfig"].is_object() {
+            value["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] = json!([]);
+            value["RegistryConfig"]["AllowNondistributableArtifactsHostnames"] = json!([]);
+        }
     }
     if version < Version(42) {
         value["KernelMemory"] = json!(false);
@@ -262,8 +272,9 @@ pub fn info(version: Version, mut info: Info) -> Value {
 }
 
 pub fn disk_usage(version: Version, mut usage: DiskUsage) -> Value {
-    let images = usage.images.take();
+    let (images, containers) = (usage.images.take(), usage.containers.take());
     let mut value = object(&usage);
+    value["Containers"] = containers.map_or(Value::Null, |rows| container_summaries(version, rows));
     value["Images"] = images.map_or(Value::Null, |rows| image_summaries(version, rows));
     if version < Version(42) {
         value["BuilderSize"] = json!(0);

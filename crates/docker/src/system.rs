@@ -9,7 +9,6 @@ wire! {
     /// The answer of `GET /version`.
     #[serde(rename_all = "PascalCase")]
     pub struct Version {
-        #[serde(skip_serializing_if = "zero")]
         pub platform: VersionPlatform,
         #[serde(skip_serializing_if = "zero")]
         pub components: Vec<Component>,
