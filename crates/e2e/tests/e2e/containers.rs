@@ -1,0 +1,566 @@
+//! The life of containers, through the real client and ours.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use berth_testkit::{Daemon, Output, until};
+
+use crate::daemon;
+
+type Client = fn(&Daemon, &[&str]) -> Output;
+
+/// Both clients have to give the same.
+const CLIENTS: [Client; 2] = [Daemon::docker, Daemon::berth];
+
+#[test]
+fn run_prints_what_the_command_prints_and_returns_its_code() {
+    let daemon = daemon();
+    for client in CLIENTS {
+        assert_eq!(
+            client(&daemon, &["run", "--rm", "busybox", "echo", "hello"]).ok(),
+            "hello"
+        );
+        let output = client(
+            &daemon,
+            &[
+                "run",
+                "--rm",
+                "busybox",
+                "sh",
+                "-c",
+                "echo out; echo err >&2; exit 7",
+            ],
+        );
+        assert_eq!(
+            (output.code, &*output.stdout, &*output.stderr),
+            (7, "out\n", "err\n")
+        );
+        let output = client(
+            &daemon,
+            &["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"],
+        );
+        assert_eq!(output.code, 137);
+    }
+    assert_eq!(daemon.docker(&["ps", "-aq"]).ok(), "");
+}
+
+#[test]
+fn stdin_reaches_the_command_and_its_end_too() {
+    let daemon = daemon();
+    let big: Vec<u8> = (0..1_000_000u32)
+        .flat_map(|n| format!("{n}\n").into_bytes())
+        .collect();
+    let words = ["run", "--rm", "-i", "busybox", "md5sum"];
+    let expected = berth_testkit::run(&mut std::process::Command::new("md5sum"), &big);
+    assert_eq!(daemon.docker_with(&words, &big).ok(), expected.ok());
+    assert_eq!(daemon.berth_with(&words, &big).ok(), expected.ok());
+}
+
+#[test]
+fn large_output_is_complete_and_in_order() {
+    let daemon = daemon();
+    for client in CLIENTS {
+        let output = client(
+            &daemon,
+            &["run", "--name", "seq", "busybox", "seq", "1", "300000"],
+        );
+        let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
+        assert!(output.ok().len() + 1 == expected.len() && output.stdout == expected);
+        assert!(client(&daemon, &["logs", "seq"]).stdout == expected);
+        assert_eq!(
+            client(&daemon, &["logs", "--tail", "2", "seq"]).ok(),
+            "299999\n300000"
+        );
+        client(&daemon, &["rm", "seq"]).ok();
+    }
+}
+
+#[test]
+fn create_start_stop_wait_remove() {
+    let daemon = daemon();
+    for client in CLIENTS {
+        let id = client(
+            &daemon,
+            &["create", "--name", "c", "busybox", "sleep", "1000"],
+        )
+        .ok()
+        .to_owned();
+        assert_eq!(id.len(), 64);
+        assert_eq!(client(&daemon, &["ps", "-aq", "--no-trunc"]).ok(), id);
+        assert_eq!(
+            client(&daemon, &["inspect", "-f", "{{.State.Status}}", "c"]).ok(),
+            "created"
+        );
+        assert_eq!(client(&daemon, &["start", "c"]).ok(), "c");
+        assert_eq!(
+            client(
+                &daemon,
+                &[
+                    "inspect",
+                    "-f",
+                    "{{.State.Running}} {{.State.ExitCode}}",
+                    &id[..12]
+                ]
+            )
+            .ok(),
+            "true 0"
+        );
+        assert_eq!(client(&daemon, &["kill", "-s", "TERM", "c"]).ok(), "c");
+        // Process 1 ignores signals without a handler, so it is still there.
+        assert_eq!(
+            client(&daemon, &["inspect", "-f", "{{.State.Running}}", "c"]).ok(),
+            "true"
+        );
+        assert_eq!(client(&daemon, &["stop", "-t", "0", "c"]).ok(), "c");
+        assert_eq!(client(&daemon, &["wait", "c"]).ok(), "137");
+        assert_eq!(client(&daemon, &["restart", "-t", "0", "c"]).ok(), "c");
+        client(&daemon, &["rm", "c"]).fails(1, "cannot remove container");
+        assert_eq!(client(&daemon, &["rm", "-f", "c"]).ok(), "c");
+    }
+}
+
+#[test]
+fn stop_gives_the_command_its_time_and_its_signal() {
+    let daemon = daemon();
+    let script = "trap 'echo bye; exit 3' USR1; echo ready; while :; do sleep 0.05; done";
+    for client in CLIENTS {
+        client(
+            &daemon,
+            &[
+                "run",
+                "-d",
+                "--name",
+                "t",
+                "--stop-signal",
+                "SIGUSR1",
+                "busybox",
+                "sh",
+                "-c",
+                script,
+            ],
+        )
+        .ok();
+        until("it is ready", || {
+            client(&daemon, &["logs", "t"])
+                .stdout
+                .contains("ready")
+                .then_some(())
+        });
+        client(&daemon, &["stop", "t"]).ok();
+        assert_eq!(client(&daemon, &["wait", "t"]).ok(), "3");
+        assert_eq!(client(&daemon, &["logs", "t"]).ok(), "ready\nbye");
+        client(&daemon, &["rm", "t"]).ok();
+    }
+}
+
+#[test]
+fn exec_runs_beside_the_command() {
+    let daemon = daemon();
+    daemon
+        .docker(&[
+            "run", "-d", "--name", "c", "-e", "A=1", "busybox", "sleep", "1000",
+        ])
+        .ok();
+    for client in CLIENTS {
+        assert_eq!(client(&daemon, &["exec", "c", "echo", "hi"]).ok(), "hi");
+        assert_eq!(
+            client(
+                &daemon,
+                &[
+                    "exec",
+                    "-e",
+                    "B=2",
+                    "-w",
+                    "/tmp",
+                    "c",
+                    "sh",
+                    "-c",
+                    "echo $A $B $PWD"
+                ]
+            )
+            .ok(),
+            "1 2 /tmp"
+        );
+        assert_eq!(
+            client(&daemon, &["exec", "-u", "www", "c", "id"]).ok(),
+            "uid=33(www) gid=33(www) groups=33(www),29(audio)"
+        );
+        assert_eq!(
+            client(&daemon, &["exec", "c", "sh", "-c", "exit 5"]).code,
+            5
+        );
+        client(&daemon, &["exec", "c", "nonesuch"])
+            .fails(127, "executable file not found in $PATH");
+        client(&daemon, &["exec", "c", "/etc/passwd"]).fails(126, "permission denied");
+        assert_eq!(
+            client(&daemon, &["exec", "-d", "c", "touch", "/tmp/detached"]).ok(),
+            ""
+        );
+        until("the detached exec has run", || {
+            (client(&daemon, &["exec", "c", "rm", "/tmp/detached"]).code == 0).then_some(())
+        });
+    }
+    let output = daemon.docker_with(&["exec", "-i", "c", "cat"], b"through");
+    assert_eq!(output.ok(), "through");
+    daemon.docker(&["stop", "-t", "0", "c"]).ok();
+    daemon
+        .docker(&["exec", "c", "true"])
+        .fails(1, "is not running");
+}
+
+#[test]
+fn logs_follow_until_the_end_and_filter_by_time() {
+    let daemon = daemon();
+    for client in CLIENTS {
+        client(
+            &daemon,
+            &[
+                "run",
+                "-d",
+                "--name",
+                "l",
+                "busybox",
+                "sh",
+                "-c",
+                "for i in 1 2 3 4 5; do echo $i; sleep 0.05; done",
+            ],
+        )
+        .ok();
+        assert_eq!(client(&daemon, &["logs", "-f", "l"]).ok(), "1\n2\n3\n4\n5");
+        let stamped = client(&daemon, &["logs", "-t", "l"]);
+        let third = stamped
+            .ok()
+            .lines()
+            .nth(2)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            client(&daemon, &["logs", "--since", &third, "l"]).ok(),
+            "3\n4\n5"
+        );
+        assert_eq!(
+            client(&daemon, &["logs", "--until", &third, "l"]).ok(),
+            "1\n2\n3"
+        );
+        assert_eq!(client(&daemon, &["logs", "-n", "0", "l"]).ok(), "");
+        client(&daemon, &["rm", "l"]).ok();
+    }
+}
+
+#[test]
+fn ps_filters_and_formats() {
+    let daemon = daemon();
+    daemon
+        .docker(&[
+            "run", "-d", "--name", "up", "-l", "tier=web", "busybox", "sleep", "1000",
+        ])
+        .ok();
+    daemon
+        .docker(&[
+            "run", "--name", "down", "-l", "tier=db", "busybox", "sh", "-c", "exit 3",
+        ])
+        .fails(3, "");
+    for client in CLIENTS {
+        let names = |words: &[&str]| {
+            let mut all = vec!["ps", "--format", "{{.Names}}"];
+            all.extend(words);
+            client(&daemon, &all).ok().to_owned()
+        };
+        assert_eq!(names(&[]), "up");
+        assert_eq!(names(&["-a"]), "down\nup");
+        assert_eq!(names(&["-a", "-f", "status=exited"]), "down");
+        assert_eq!(names(&["-a", "-f", "exited=3"]), "down");
+        assert_eq!(names(&["-a", "-f", "label=tier=web"]), "up");
+        assert_eq!(names(&["-a", "-f", "name=^/down$"]), "down");
+        assert_eq!(names(&["-a", "-f", "ancestor=busybox"]), "down\nup");
+        assert_eq!(names(&["-a", "-f", "before=down"]), "up");
+        assert_eq!(names(&["-l"]), "down");
+        client(&daemon, &["ps", "-f", "color=red"]).fails(1, "invalid filter 'color'");
+    }
+    let table = |client: Client| client(&daemon, &["ps", "-a"]).ok().to_owned();
+    assert_eq!(table(Daemon::docker), table(Daemon::berth));
+}
+
+#[test]
+fn restart_policies_bring_containers_back() {
+    let daemon = daemon();
+    let count = |name: &str| -> u32 {
+        daemon
+            .docker(&["inspect", "-f", "{{.RestartCount}}", name])
+            .ok()
+            .parse()
+            .unwrap()
+    };
+    daemon
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "often",
+            "--restart",
+            "always",
+            "busybox",
+            "true",
+        ])
+        .ok();
+    daemon
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "twice",
+            "--restart",
+            "on-failure:2",
+            "busybox",
+            "false",
+        ])
+        .ok();
+    until("it was restarted", || (count("often") >= 2).then_some(()));
+    until("it gave up", || {
+        let state = daemon.docker(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "twice",
+        ]);
+        (state.ok() == "exited 1").then_some(())
+    });
+    assert_eq!(count("twice"), 2);
+    daemon.docker(&["stop", "often"]).ok();
+    let before = count("often");
+    assert_eq!(
+        daemon
+            .docker(&["inspect", "-f", "{{.State.Status}}", "often"])
+            .ok(),
+        "exited"
+    );
+    assert_eq!(count("often"), before);
+}
+
+#[test]
+fn events_tell_the_story_of_a_container() {
+    let daemon = daemon();
+    daemon
+        .docker(&["run", "--rm", "--name", "story", "busybox", "true"])
+        .ok();
+    for client in CLIENTS {
+        let words = [
+            "events",
+            "--since",
+            "10m",
+            "--until",
+            "0s",
+            "--format",
+            "{{.Action}}",
+            "-f",
+            "container=story",
+        ];
+        let told: Vec<String> = client(&daemon, &words)
+            .ok()
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        for action in ["create", "attach", "start", "die", "destroy"] {
+            assert!(
+                told.iter().any(|line| line == action),
+                "{action} is not in {told:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn attach_joins_a_running_container() {
+    let daemon = daemon();
+    daemon
+        .docker(&["run", "-di", "--name", "a", "busybox", "cat"])
+        .ok();
+    for make in [Daemon::docker_command, Daemon::berth_command] {
+        let mut client = make(&daemon)
+            .args(["attach", "a"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = client.stdin.take().unwrap();
+        writeln!(stdin, "hello").unwrap();
+        let mut line = String::new();
+        BufReader::new(client.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "hello\n");
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    assert_eq!(
+        daemon
+            .docker(&["inspect", "-f", "{{.State.Running}}", "a"])
+            .ok(),
+        "true"
+    );
+}
+
+#[test]
+fn volumes_and_binds_keep_data() {
+    let daemon = daemon();
+    let host = daemon.root.join("bound");
+    std::fs::create_dir(&host).unwrap();
+    for client in CLIENTS {
+        let bind = format!("{}:/data", host.display());
+        client(
+            &daemon,
+            &[
+                "run",
+                "--rm",
+                "-v",
+                &bind,
+                "busybox",
+                "sh",
+                "-c",
+                "echo bound >/data/f",
+            ],
+        )
+        .ok();
+        assert_eq!(std::fs::read_to_string(host.join("f")).unwrap(), "bound\n");
+        let read_only = format!("{bind}:ro");
+        let output = client(
+            &daemon,
+            &[
+                "run", "--rm", "-v", &read_only, "busybox", "touch", "/data/g",
+            ],
+        );
+        output.fails(1, "Read-only file system");
+        client(
+            &daemon,
+            &[
+                "run",
+                "--rm",
+                "-v",
+                "named:/v",
+                "busybox",
+                "sh",
+                "-c",
+                "echo kept >/v/f",
+            ],
+        )
+        .ok();
+        assert_eq!(
+            client(
+                &daemon,
+                &[
+                    "run",
+                    "--rm",
+                    "--mount",
+                    "type=volume,src=named,dst=/w",
+                    "busybox",
+                    "cat",
+                    "/w/f"
+                ]
+            )
+            .ok(),
+            "kept"
+        );
+        let mounts = client(
+            &daemon,
+            &[
+                "run",
+                "--rm",
+                "--tmpfs",
+                "/t:size=1m",
+                "busybox",
+                "df",
+                "/t",
+            ],
+        );
+        assert!(mounts.ok().contains("1024"), "{}", mounts.stdout);
+        client(&daemon, &["volume", "rm", "named"]).ok();
+    }
+}
+
+#[test]
+fn names_hosts_and_environment_reach_the_container() {
+    let daemon = daemon();
+    for client in CLIENTS {
+        let run = |words: &[&str]| {
+            let mut all = vec!["run", "--rm"];
+            all.extend(words);
+            client(&daemon, &all).ok().to_owned()
+        };
+        assert_eq!(run(&["-h", "box", "busybox", "hostname"]), "box");
+        assert!(
+            run(&["--add-host", "db:10.9.8.7", "busybox", "cat", "/etc/hosts"])
+                .contains("10.9.8.7\tdb")
+        );
+        assert!(
+            run(&[
+                "--add-host",
+                "up:host-gateway",
+                "busybox",
+                "cat",
+                "/etc/hosts"
+            ])
+            .contains("\tup")
+        );
+        assert_eq!(
+            run(&[
+                "-e",
+                "X=y",
+                "-w",
+                "/var",
+                "busybox",
+                "sh",
+                "-c",
+                "echo $X $PWD $HOME"
+            ]),
+            "y /var /root"
+        );
+        assert_eq!(
+            run(&["-u", "33:29", "busybox", "id"]),
+            "uid=33(www) gid=29(audio) groups=29(audio)"
+        );
+        assert_eq!(run(&["--entrypoint", "echo", "busybox", "x"]), "x");
+        assert_eq!(
+            run(&["--init", "busybox", "sh", "-c", "echo $$"])
+                .parse::<u32>()
+                .unwrap()
+                > 1,
+            true
+        );
+    }
+}
+
+#[test]
+fn the_mounted_socket_gives_the_api_to_a_container() {
+    let daemon = daemon();
+    let docker = std::path::absolute(which("docker")).unwrap();
+    let socket = format!("{}:/var/run/docker.sock", daemon.socket().display());
+    let client = format!("{}:/usr/bin/docker:ro", docker.display());
+    let output = daemon.docker(&[
+        "run",
+        "--rm",
+        "--name",
+        "inside",
+        "-v",
+        &socket,
+        "-v",
+        &client,
+        "busybox",
+        "docker",
+        "ps",
+        "--format",
+        "{{.Names}}",
+    ]);
+    assert_eq!(output.ok(), "inside");
+}
+
+fn which(name: &str) -> std::path::PathBuf {
+    let given = berth_testkit::image::docker();
+    if given.is_absolute() {
+        given
+    } else {
+        berth_testkit::sh(&format!("command -v {name}")).into()
+    }
+}

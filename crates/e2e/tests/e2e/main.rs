@@ -1,0 +1,40 @@
+//! End to end: the built binary, driven by the real docker client, docker-py, curl and our own
+//! command line. Needs root and what `tests/prepare` makes.
+//!
+//! Every daemon of a test is private; when it goes, the machine has to be as it was
+//! (`berth_testkit::Machine`).
+
+#![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
+
+mod clients;
+mod containers;
+mod daemon;
+mod demo;
+mod faults;
+mod images;
+mod isolation;
+mod network;
+mod refusals;
+mod registry;
+mod terminal;
+
+use std::path::PathBuf;
+
+use berth_testkit::Daemon;
+
+/// The binary: `BERTH_BIN`, or the one beside this test's directory.
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("BERTH_BIN") {
+        return path.into();
+    }
+    let own = std::env::current_exe().unwrap();
+    own.ancestors().nth(2).unwrap().join("berth")
+}
+
+/// A daemon of its own with busybox loaded.
+#[track_caller]
+fn daemon() -> Daemon {
+    let daemon = Daemon::start(program(), &[]);
+    daemon.load("busybox");
+    daemon
+}

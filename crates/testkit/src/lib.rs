@@ -1,0 +1,17 @@
+//! For tests: private daemons, real clients, and the machine compared before and after.
+//!
+//! Everything drives the built binary from outside. A failed expectation panics, since that is
+//! how a test tells.
+
+#![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
+
+pub mod daemon;
+pub mod image;
+pub mod machine;
+pub mod run;
+pub mod wait;
+
+pub use daemon::Daemon;
+pub use machine::Machine;
+pub use run::{Output, run, sh};
+pub use wait::until;
