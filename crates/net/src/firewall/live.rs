@@ -126,7 +126,9 @@ impl Live {
 
     /// Removes the table and the jump. Goes on past a failure; the first is returned.
     pub fn close(mut self) -> Result<(), Error> {
-        self.watch.take().map(Watch::end);
+        if let Some(watch) = self.watch.take() {
+            watch.end();
+        }
         let instance = self.table.ruleset.table.as_str();
         let passage = Passage {
             instance,
@@ -144,7 +146,9 @@ impl Live {
 impl Drop for Live {
     /// The table stays, since the containers do.
     fn drop(&mut self) {
-        self.watch.take().map(Watch::end);
+        if let Some(watch) = self.watch.take() {
+            watch.end();
+        }
     }
 }
 

@@ -1,10 +1,21 @@
 //! With the firewalls of others in force.
 
-use berth_net::Firewall;
+use berth_net::{Firewall, Protocol};
 
 use crate::machine::{
-    MACHINE, REMOTE, ask_tcp, connect, no_tcp, run, serve_tcp, tcp, with_machine,
+    MACHINE, REMOTE, ask_tcp, connect, no_tcp, port, run, serve_tcp, tcp, with_machine,
 };
+
+#[test]
+fn the_table_is_as_planned() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("golden"));
+        let local = port(Protocol::Udp, Some("127.0.0.1"), 5353, 53);
+        let _container = connect(&net, "one", &[tcp(8080, 80), local]);
+        let table = run("nft list table ip golden");
+        assert_eq!(table, include_str!("golden.nft"));
+    });
+}
 
 fn check(program: &'static str) {
     with_machine(move |machine| {
