@@ -1,0 +1,150 @@
+//! Where a daemon listens: `unix://`, `tcp://`, `http://`, `https://` and `ssh://`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    Unix(PathBuf),
+    Tcp {
+        authority: String,
+        /// A path below which the API lives, without the last slash.
+        path: String,
+    },
+    Ssh {
+        user: Option<String>,
+        host: String,
+        port: Option<u16>,
+        /// The remote daemon's socket, where it is not its default.
+        socket: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidHost(pub String);
+
+/// The port of `tcp://host`, with and without TLS.
+const PLAIN_PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
+
+impl Host {
+    /// Understands what `-H` and `DOCKER_HOST` take.
+    pub fn parse(text: &str, tls: bool) -> Result<Self, InvalidHost> {
+        let text = text.trim();
+        let invalid = || InvalidHost(format!("unable to parse docker host `{text}`"));
+        let (scheme, rest) = match text.split_once("://") {
+            Some(parts) => parts,
+            None if text.starts_with('/') => ("unix", text),
+            None => ("tcp", text),
+        };
+        match scheme {
+            "unix" if rest.is_empty() => Ok(Self::Unix("/var/run/docker.sock".into())),
+            "unix" => Ok(Self::Unix(rest.into())),
+            "tcp" | "http" | "https" => {
+                let (authority, path) = match rest.split_once('/') {
+                    Some((authority, path)) => (authority, path.trim_end_matches('/')),
+                    None => (rest, ""),
+                };
+                let port = if tls { TLS_PORT } else { PLAIN_PORT };
+                let path = if path.is_empty() {
+                    String::new()
+                } else {
+                    format!("/{path}")
+                };
+                Ok(Self::Tcp {
+                    authority: with_port(authority, port).ok_or_else(invalid)?,
+                    path,
+                })
+            }
+            "ssh" => parse_ssh(rest).ok_or_else(invalid),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+/// `host`, `host:port`, `:port` or `[::1]:port`, completed.
+fn with_port(authority: &str, default: u16) -> Option<String> {
+    let (host, port) = match authority.rsplit_once(':') {
+        _ if authority.ends_with(']') => (authority, None),
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let host = if host.is_empty() { "localhost" } else { host };
+    let port = match port {
+        Some(port) => port.parse().ok()?,
+        None => default,
+    };
+    Some(format!("{host}:{port}"))
+}
+
+fn parse_ssh(rest: &str) -> Option<Host> {
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, (!path.is_empty()).then(|| format!("/{path}"))),
+        None => (rest, None),
+    };
+    let (user, host) = match authority.rsplit_once('@') {
+        Some((user, host)) => (Some(user.to_owned()), host),
+        None => (None, authority),
+    };
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') => (host, Some(port.parse().ok()?)),
+        _ => (host, None),
+    };
+    // A leading dash would be read by ssh as an option.
+    if host.is_empty() || host.starts_with('-') {
+        return None;
+    }
+    Some(Host::Ssh {
+        user,
+        host: host.to_owned(),
+        port,
+        socket: path,
+    })
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(out, "unix://{}", path.display()),
+            Self::Tcp { authority, path } => write!(out, "tcp://{authority}{path}"),
+            // As docker names it: the far end of the tunnel, not the way to it.
+            Self::Ssh { .. } => write!(out, "http://docker.example.com"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_completed_and_print_as_docker_prints_them() {
+        let check = |text: &str, tls, printed: &str| {
+            assert_eq!(Host::parse(text, tls).unwrap().to_string(), printed);
+        };
+        check("unix:///run/x.sock", false, "unix:///run/x.sock");
+        check("unix://", false, "unix:///var/run/docker.sock");
+        check("tcp://127.0.0.1:99", false, "tcp://127.0.0.1:99");
+        check("tcp://engine", true, "tcp://engine:2376");
+        check("tcp://:1", false, "tcp://localhost:1");
+        check("tcp://[::1]:4", false, "tcp://[::1]:4");
+        check("tcp://[::1]", false, "tcp://[::1]:2375");
+    }
+
+    #[test]
+    fn ssh_hosts_have_users_and_ports_and_never_options() {
+        assert_eq!(
+            Host::parse("ssh://me@box:22", false),
+            Ok(Host::Ssh {
+                user: Some("me".into()),
+                host: "box".into(),
+                port: Some(22),
+                socket: None
+            })
+        );
+        assert!(Host::parse("ssh://-oProxyCommand=x", false).is_err());
+        assert!(Host::parse("gopher://x", false).is_err());
+        assert!(Host::parse("tcp://x:y", false).is_err());
+    }
+}
