@@ -12,11 +12,39 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+
+use berth_sys::clone::{self, Fork, Namespaces};
 
 use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process as ProcessSpec, Spec};
-use rustix::process::Pid;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, Pid};
 
 pub use crate::error::{Error, ErrorKind};
+
+use crate::cgroup::{Cgroup, Layout};
+use crate::error::{errno_words, io_words};
+use crate::plan::{self, MountKind, Plan};
+use crate::rootfs::mounts;
+use crate::seccomp::Filter;
+
+mod channel;
+mod console;
+mod init;
+mod join;
+mod process;
+mod reaper;
+
+use channel::{Channel, Report};
+use console::Console;
+pub use console::resize;
+
+/// What runc puts before the reason why a container was not created.
+const CREATE_FAILED: &str = "runc create failed: unable to start container process: ";
+const INIT_FAILED: &str =
+    "runc create failed: unable to start container process: error during container init: ";
+/// The same for exec.
+const EXEC_FAILED: &str = "exec failed: unable to start container process: ";
 
 /// What [`create`] needs. The specification is taken as it is: defaults have been applied by the
 /// caller (see [`crate::defaults`]).
@@ -31,6 +59,8 @@ pub struct CreateRequest<'a> {
     pub cgroup: &'a str,
     /// Process 1 is our reaper, and the command is its child (`--init`).
     pub init: bool,
+    /// The container dies with the caller: with the thread that called, to be exact.
+    pub die_with_caller: bool,
 }
 
 /// Where the root file system comes from.
@@ -72,23 +102,30 @@ pub struct ExecRequest<'a> {
 /// A container that is set up; its first process waits just before it executes the command.
 /// Dropping it kills the process and removes the cgroup.
 pub struct Created {
-    pub console: Option<OwnedFd>,
     /// What was clamped or left out, in sentences for the user.
     pub warnings: Vec<String>,
-    container: Container,
+    /// The terminal's master, if a terminal was asked for.
+    pub console: Option<OwnedFd>,
+    channel: Channel,
+    /// Taken when it was started.
+    container: Option<Container>,
 }
 
 /// A started container.
 pub struct Container {
     pid: Pid,
     pidfd: OwnedFd,
+    cgroup: Cgroup,
+    die_with_caller: bool,
 }
 
 /// A process that joined a container.
 pub struct Process {
     pub pid: Pid,
     pub pidfd: OwnedFd,
+    /// The terminal's master, if a terminal was asked for.
     pub console: Option<OwnedFd>,
+    pub warnings: Vec<String>,
 }
 
 /// How a process ended.
@@ -115,19 +152,339 @@ impl Exit {
     }
 }
 
+/// Does what is the same for every container, so that processes forked from the caller have it:
+/// finds the cgroup mounts and compiles the default seccomp profile. Optional.
+pub fn warm() {
+    // Whoever needs one of them gets the error then.
+    let _ = Layout::host();
+    let capabilities = crate::defaults::CAPABILITIES.iter().copied().collect();
+    let _ = Filter::cached(&crate::seccomp::default_profile(&capabilities));
+}
+
 /// Makes the container's namespaces, cgroups, mounts and first process, up to the point where the
 /// command would be executed. After an error nothing is left of it.
-pub fn create(_request: CreateRequest<'_>) -> Result<Created, Error> {
-    Err(Error::internal("create: under construction"))
+///
+/// The caller becomes undumpable: what is forked from it must not be looked into by processes of
+/// a container (see [`crate::selfexe`]).
+pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
+    let plan = Plan::new(request.spec).map_err(|e| e.prefixed(CREATE_FAILED))?;
+    let cgroup = Cgroup::new(request.cgroup).map_err(|e| e.prefixed(CREATE_FAILED))?;
+    spawn(request, &plan, cgroup).map_err(|error| match error {
+        Failure::Here(error) => error.prefixed(CREATE_FAILED),
+        Failure::Child(error) => error.prefixed(INIT_FAILED),
+    })
+}
+
+/// Where a failure happened; runc words it differently.
+enum Failure {
+    Here(Error),
+    Child(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Here(error)
+    }
+}
+
+fn spawn(request: CreateRequest<'_>, plan: &Plan, cgroup: Cgroup) -> Result<Created, Failure> {
+    let filter = filter(plan::seccomp(request.spec))?;
+    let layout = Layout::host()?;
+    let root = root(&request.rootfs)?;
+    let sources = mounts::open_sources(plan)?;
+    let join = namespaces(plan, request.netns)?;
+    undumpable()?;
+    let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
+    let is_v2 = matches!(layout, Layout::V2 { .. });
+    let mut container = Unfinished {
+        cgroup: Some(cgroup),
+        pidfd: None,
+    };
+    if is_v2 {
+        container.cgroup()?.make()?;
+    }
+    let entry = container
+        .cgroup()?
+        .entry()
+        .map_err(|e| failed("open cgroup", &e))?;
+    // A cgroup namespace is made later, when the process is in its cgroup, and one that is joined
+    // is not new. The pid namespace to join is this process's for its next child.
+    let new = plan
+        .new
+        .without(Namespaces::CGROUP)
+        .without(Namespaces::TIME);
+    let joined_pid = join
+        .iter()
+        .find(|(kind, _)| *kind == Namespaces::PID)
+        .map(|(_, fd)| fd);
+    let fork = in_pid_namespace(joined_pid.map(AsFd::as_fd), || {
+        clone::fork(joined_new(new, &join), entry.as_ref().map(AsFd::as_fd))
+    });
+    let (child, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
+        Fork::Parent { child, pidfd } => (child, pidfd),
+        Fork::Child => {
+            drop(ours);
+            init::run(
+                init::Inputs {
+                    plan,
+                    root,
+                    sources,
+                    join,
+                    layout,
+                    filter: filter.as_deref(),
+                    stdio: request.stdio,
+                    die_with_parent: request.die_with_caller,
+                    init: request.init,
+                },
+                &theirs,
+            )
+        }
+    };
+    drop((theirs, entry, root, sources, join));
+    container.pidfd = Some(pidfd);
+    // The child makes its mounts meanwhile.
+    if !is_v2 {
+        container.cgroup()?.make()?;
+    }
+    if let Some(resources) = request
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.resources().as_ref())
+    {
+        container.cgroup()?.confine_devices(resources)?;
+        container.cgroup()?.set(resources)?;
+    }
+    order_join(&ours, container.cgroup()?, plan, layout)?;
+    let (console, warnings) = listen(&ours)?;
+    let (cgroup, pidfd) = container.finish()?;
+    Ok(Created {
+        warnings,
+        console,
+        channel: ours,
+        container: Some(Container {
+            pid: child,
+            pidfd,
+            cgroup,
+            die_with_caller: request.die_with_caller,
+        }),
+    })
+}
+
+/// What must not be left behind after a failure.
+struct Unfinished {
+    cgroup: Option<Cgroup>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Unfinished {
+    fn cgroup(&self) -> Result<&Cgroup, Error> {
+        self.cgroup
+            .as_ref()
+            .ok_or_else(|| Error::internal("the container is finished"))
+    }
+
+    fn finish(mut self) -> Result<(Cgroup, OwnedFd), Error> {
+        self.cgroup
+            .take()
+            .zip(self.pidfd.take())
+            .ok_or_else(|| Error::internal("the container is finished"))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            discard(pidfd.as_fd());
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // The error that led here is the one to report.
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+/// Kills and reaps a child that nobody knows of yet.
+fn discard(pidfd: BorrowedFd<'_>) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let _ = berth_sys::pidfd::send_signal(pidfd, libc::SIGKILL);
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {}
+}
+
+fn filter(profile: Option<&LinuxSeccomp>) -> Result<Option<Arc<Filter>>, Error> {
+    profile.map(Filter::cached).transpose()
+}
+
+/// The root file system as a mount that belongs to nobody yet.
+fn root(source: &Rootfs<'_>) -> Result<OwnedFd, Error> {
+    match source {
+        Rootfs::Mount(mount) => mount
+            .try_clone_to_owned()
+            .map_err(|e| Error::internal(format!("duplicate the rootfs: {}", io_words(&e)))),
+        Rootfs::Directory(path) => mounts::clone_tree(path, true).map_err(|e| {
+            Error::invalid(format!(
+                "invalid rootfs {}: {}",
+                path.display(),
+                errno_words(e)
+            ))
+        }),
+    }
+}
+
+/// Opens the namespaces to join. The descriptor that the caller gave stands for a network
+/// namespace whatever the specification says.
+fn namespaces(
+    plan: &Plan,
+    netns: Option<BorrowedFd<'_>>,
+) -> Result<Vec<(Namespaces, OwnedFd)>, Error> {
+    let mut join = Vec::new();
+    for (kind, path) in &plan.join {
+        if *kind == Namespaces::NETWORK && netns.is_some() {
+            continue;
+        }
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
+            |e| {
+                Error::invalid(format!(
+                    "namespace path {}: {}",
+                    path.display(),
+                    errno_words(e)
+                ))
+            },
+        )?;
+        join.push((*kind, fd));
+    }
+    if let Some(netns) = netns {
+        let fd = netns.try_clone_to_owned().map_err(|e| {
+            Error::internal(format!("duplicate the network namespace: {}", io_words(&e)))
+        })?;
+        join.push((Namespaces::NETWORK, fd));
+    }
+    Ok(join)
+}
+
+/// New namespaces, without those that are joined.
+fn joined_new(new: Namespaces, join: &[(Namespaces, OwnedFd)]) -> Namespaces {
+    join.iter().fold(new, |new, (kind, _)| new.without(*kind))
+}
+
+/// Forks a child into another pid namespace, by being its children's for a moment.
+fn in_pid_namespace(
+    namespace: Option<BorrowedFd<'_>>,
+    fork: impl FnOnce() -> std::io::Result<Fork>,
+) -> std::io::Result<Fork> {
+    let Some(namespace) = namespace else {
+        return fork();
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty())?;
+    clone::setns(namespace, Namespaces::PID)?;
+    let result = fork();
+    // The child cannot go back, and need not.
+    if !matches!(result, Ok(Fork::Child)) {
+        clone::setns(own.as_fd(), Namespaces::PID)?;
+    }
+    result
+}
+
+fn undumpable() -> Result<(), Error> {
+    let fail = |e| Error::internal(format!("set undumpable: {}", errno_words(e)));
+    if rustix::process::dumpable_behavior().map_err(fail)? != DumpableBehavior::NotDumpable {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Hands the child its cgroups: the doors of version 1, and what to mount of them.
+fn order_join(
+    channel: &Channel,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    layout: &Layout,
+) -> Result<(), Error> {
+    let mut descriptors = cgroup.doors().map_err(|e| failed("open cgroup", &e))?;
+    let mounted = plan
+        .mounts
+        .iter()
+        .any(|mount| mount.kind == MountKind::Cgroup);
+    if mounted && matches!(layout, Layout::V1(_)) && !plan.new.contains(Namespaces::CGROUP) {
+        for directory in cgroup.directories() {
+            let tree = mounts::clone_tree(&directory, false)
+                .map_err(|e| failed("clone cgroup", &e.into()))?;
+            descriptors.push(tree);
+        }
+    }
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    match channel.order_join(&borrowed) {
+        // The child has failed already, and its report says why.
+        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => Ok(()),
+        result => result.map_err(|e| failed("hand over cgroups", &e)),
+    }
+}
+
+/// Takes reports until the child is ready.
+fn listen(channel: &Channel) -> Result<(Option<OwnedFd>, Vec<String>), Failure> {
+    let (mut console, mut warnings) = (None, Vec::new());
+    loop {
+        match channel
+            .report()
+            .map_err(|e| failed("receive a report", &e))?
+        {
+            Report::Console(master) => console = Some(master),
+            Report::Warning(text) => warnings.push(text),
+            Report::Ready => return Ok((console, warnings)),
+            Report::Failed(error) => return Err(Failure::Child(error)),
+            Report::Closed => {
+                return Err(Failure::Child(Error::internal(
+                    "the process ended without a word",
+                )));
+            }
+        }
+    }
+}
+
+/// Lets the child execute its command, and waits for its doing so.
+fn launch(channel: &Channel) -> Result<(), Failure> {
+    channel
+        .order_start()
+        .map_err(|e| failed("order the start", &e))?;
+    match channel
+        .report()
+        .map_err(|e| failed("receive a report", &e))?
+    {
+        Report::Closed => Ok(()),
+        Report::Failed(error) => Err(Failure::Child(error)),
+        other => Err(Failure::Here(Error::internal(format!(
+            "unexpected report {other:?}"
+        )))),
+    }
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Error {
+    Error::internal(format!("{what}: {}", io_words(error)))
 }
 
 /// Reaps a child without waiting: `None` while it runs. The pidfd polls readable when it ended.
 pub fn try_reap(pidfd: BorrowedFd<'_>) -> rustix::io::Result<Option<Exit>> {
+    reap(pidfd, rustix::process::WaitIdOptions::NOHANG)
+}
+
+/// Waits for a child's end and reaps it.
+pub fn wait(pidfd: BorrowedFd<'_>) -> rustix::io::Result<Exit> {
+    loop {
+        match reap(pidfd, rustix::process::WaitIdOptions::empty()) {
+            Ok(Some(exit)) => return Ok(exit),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn reap(
+    pidfd: BorrowedFd<'_>,
+    options: rustix::process::WaitIdOptions,
+) -> rustix::io::Result<Option<Exit>> {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    let status = waitid(
-        WaitId::PidFd(pidfd),
-        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-    )?;
+    let status = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | options)?;
     Ok(status.map(|status| match status.terminating_signal() {
         Some(signal) => Exit::Signal(signal),
         None => Exit::Code(status.exit_status().unwrap_or(255)),
@@ -136,17 +493,46 @@ pub fn try_reap(pidfd: BorrowedFd<'_>) -> rustix::io::Result<Option<Exit>> {
 
 impl Created {
     pub fn container(&self) -> &Container {
-        &self.container
+        self.container
+            .as_ref()
+            .expect("only start and drop take it, and both end this value")
     }
 
     /// Lets the first process execute the command. Returns when it has done so, or with the
     /// reason why it could not; then nothing is left of the container.
-    pub fn start(self) -> Result<Container, Error> {
-        Ok(self.container)
+    pub fn start(mut self) -> Result<Container, Error> {
+        launch(&self.channel).map_err(|failure| match failure {
+            Failure::Here(error) => error.prefixed(CREATE_FAILED),
+            Failure::Child(error) => error.prefixed(INIT_FAILED),
+        })?;
+        self.container
+            .take()
+            .ok_or_else(|| Error::internal("the container was started before"))
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        if let Some(container) = self.container.take() {
+            discard(container.pidfd());
+            let _ = container.remove_cgroup();
+        }
     }
 }
 
 impl Container {
+    /// A container that another process created. Its processes are not children of the caller.
+    pub fn attach(pid: Pid, cgroup: &str) -> Result<Self, Error> {
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|_| Error::new(ErrorKind::NotRunning, "container not running"))?;
+        Ok(Self {
+            pid,
+            pidfd,
+            cgroup: Cgroup::new(cgroup)?,
+            die_with_caller: false,
+        })
+    }
+
     pub fn pid(&self) -> Pid {
         self.pid
     }
@@ -155,9 +541,65 @@ impl Container {
         self.pidfd.as_fd()
     }
 
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
     /// Runs another process in the container. Returns when it executes its command.
-    pub fn exec(&self, _request: ExecRequest<'_>) -> Result<Process, Error> {
-        Err(Error::internal("exec: under construction"))
+    pub fn exec(&self, request: ExecRequest<'_>) -> Result<Process, Error> {
+        self.join(request).map_err(|failure| match failure {
+            Failure::Here(error) | Failure::Child(error) => error.prefixed(EXEC_FAILED),
+        })
+    }
+
+    fn join(&self, request: ExecRequest<'_>) -> Result<Process, Failure> {
+        let process = plan::Process::new(request.process)?;
+        let filter = filter(request.seccomp)?;
+        let foreign = join::foreign_namespaces(self.pid)?;
+        undumpable()?;
+        let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
+        let entry = self.cgroup.entry().map_err(|e| failed("open cgroup", &e))?;
+        let doors = self.cgroup.doors().map_err(|e| failed("open cgroup", &e))?;
+        let into_pid = foreign.contains(Namespaces::PID).then(|| self.pidfd());
+        let fork = in_pid_namespace(into_pid, || {
+            clone::fork(Namespaces::empty(), entry.as_ref().map(AsFd::as_fd))
+        });
+        let (pid, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
+            Fork::Parent { child, pidfd } => (child, pidfd),
+            Fork::Child => {
+                drop(ours);
+                join::run(
+                    join::Inputs {
+                        process: &process,
+                        target: self.pidfd(),
+                        namespaces: foreign.without(Namespaces::PID),
+                        doors,
+                        filter: filter.as_deref(),
+                        stdio: request.stdio,
+                        die_with_parent: self.die_with_caller,
+                    },
+                    &theirs,
+                )
+            }
+        };
+        drop((theirs, entry, doors));
+        let unfinished = Unfinished {
+            cgroup: None,
+            pidfd: Some(pidfd),
+        };
+        let (console, warnings) = listen(&ours)?;
+        launch(&ours)?;
+        let mut unfinished = unfinished;
+        let pidfd = unfinished
+            .pidfd
+            .take()
+            .ok_or_else(|| Error::internal("the process is finished"))?;
+        Ok(Process {
+            pid,
+            pidfd,
+            console,
+            warnings,
+        })
     }
 
     /// Signals the first process.
@@ -166,32 +608,37 @@ impl Container {
     }
 
     /// Signals every process of the container's cgroup.
-    pub fn kill_all(&self, _signal: i32) -> std::io::Result<()> {
-        Ok(())
+    pub fn kill_all(&self, signal: i32) -> std::io::Result<()> {
+        self.cgroup.kill(signal)
     }
 
     /// Freezes every process.
     pub fn pause(&self) -> std::io::Result<()> {
-        Ok(())
+        self.cgroup.freeze(true)
     }
 
     pub fn resume(&self) -> std::io::Result<()> {
-        Ok(())
+        self.cgroup.freeze(false)
     }
 
     /// Changes the limits of the running container.
-    pub fn update(&self, _resources: &LinuxResources) -> Result<(), Error> {
-        Ok(())
+    pub fn update(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.cgroup.set(resources)
     }
 
     /// How many processes of the container the kernel killed for lack of memory.
     pub fn oom_kills(&self) -> u64 {
-        0
+        self.cgroup.oom_kills()
     }
 
     /// Kills what is left in the cgroup and removes it. Idempotent; returns the first failure
     /// after having tried everything.
     pub fn remove_cgroup(&self) -> std::io::Result<()> {
-        Ok(())
+        // Mostly nothing is left, and then the first attempt is all.
+        if self.cgroup.try_remove().is_ok() {
+            return Ok(());
+        }
+        let killed = self.cgroup.kill(libc::SIGKILL);
+        self.cgroup.remove().and(killed)
     }
 }

@@ -50,3 +50,37 @@ impl From<Error> for crate::protocol::Failure {
         }
     }
 }
+
+/// An errno in Go's words, which Docker's clients look for: `no such file or directory`.
+pub(crate) fn errno_words(errno: rustix::io::Errno) -> String {
+    io_words(&std::io::Error::from(errno))
+}
+
+/// As [`errno_words`], of an error of the standard library.
+pub(crate) fn io_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let words = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = words.chars();
+    match letters.next() {
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_gos_words() {
+        for (errno, words) in [
+            (rustix::io::Errno::NOENT, "no such file or directory"),
+            (rustix::io::Errno::ACCESS, "permission denied"),
+            (rustix::io::Errno::NOTDIR, "not a directory"),
+            (rustix::io::Errno::NOEXEC, "exec format error"),
+            (rustix::io::Errno::ROFS, "read-only file system"),
+        ] {
+            assert_eq!(errno_words(errno), words);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The OCI runtime, the launcher and the keepers. Synchronous.
 
+pub mod caps;
+pub mod cgroup;
 pub mod container;
 pub mod defaults;
 pub mod error;
@@ -7,6 +9,7 @@ pub mod framing;
 pub mod keeper;
 pub mod launcher;
 pub mod log;
+mod plan;
 pub mod protocol;
 pub mod rootfs;
 pub mod seccomp;

@@ -1,3 +1,9 @@
 //! The container's root file system: the overlay, the mounts in it, devices and masks.
 
+pub(crate) mod cgroups;
+pub(crate) mod devices;
+pub(crate) mod masks;
+pub(crate) mod mounts;
+pub(crate) mod options;
 pub mod overlay;
+pub(crate) mod path;

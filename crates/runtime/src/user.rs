@@ -117,6 +117,16 @@ pub fn resolve(request: &UserRequest, passwd: &str, group: &str) -> Result<User,
     Ok(user)
 }
 
+/// The home directory of a uid by the account files below `root`; `/` if none is known.
+pub(crate) fn home(root: BorrowedFd<'_>, uid: u32) -> Result<String, Error> {
+    let passwd = read(root, "etc/passwd")?;
+    let home = entries(&passwd)
+        .filter_map(|fields| parse_account(&fields))
+        .find(|account| account.uid == uid)
+        .map_or("/", |account| account.home);
+    Ok(home.to_owned())
+}
+
 struct Account<'a> {
     name: &'a str,
     uid: u32,

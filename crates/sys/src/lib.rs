@@ -2,10 +2,17 @@
 //!
 //! What `rustix` offers safely is used from there directly; here is what it lacks.
 
+pub mod bpf;
+pub mod caps;
+pub mod clone;
 pub mod datagram;
+pub mod exec;
 pub mod fork;
 pub mod memory;
+pub mod mount;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pidfd;
+pub mod seccomp;
+pub mod signal;

@@ -91,6 +91,7 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
         netns: netns.as_ref().map(AsFd::as_fd),
         cgroup: &launch.cgroup,
         init: launch.init,
+        die_with_caller: true,
     })?;
     let mut created = created;
     let console = created.console.take();

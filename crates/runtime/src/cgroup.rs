@@ -1,0 +1,433 @@
+//! Control groups: where a container's processes are counted, limited, frozen and killed.
+//!
+//! Version 2 is the main road. With version 1, and with the hybrid layout of systemd, whose
+//! controllers are all in version 1, a container has a directory in every hierarchy. What is
+//! written is planned by [`v1::plan`] and [`v2::plan`] as pure data.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use oci_spec::runtime::LinuxResources;
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, io_words};
+
+mod devices;
+mod v1;
+mod v2;
+
+/// How often [`Cgroup::remove`] tries again while dying processes are still in the way, and how
+/// long it waits in between.
+const REMOVE_TRIES: u32 = 100;
+const REMOVE_PAUSE_MS: u64 = 2;
+
+/// What is mounted on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layout {
+    V1(Vec<Hierarchy>),
+    V2 { mount: PathBuf },
+}
+
+/// One version 1 mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    pub mount: PathBuf,
+    /// `memory`, or `cpu` and `cpuacct`, or `name=systemd`.
+    pub controllers: Vec<String>,
+}
+
+/// A value and the file that it is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    /// Only means something in version 1.
+    controller: &'static str,
+    file: String,
+    value: String,
+    /// A kernel without this file is fine.
+    optional: bool,
+}
+
+/// A container's cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    layout: &'static Layout,
+    /// Below each mount, without a leading slash.
+    path: PathBuf,
+}
+
+impl Layout {
+    /// The host's layout, looked up once for each process (and inherited by what it forks).
+    pub fn host() -> Result<&'static Self, Error> {
+        static HOST: OnceLock<Layout> = OnceLock::new();
+        if let Some(layout) = HOST.get() {
+            return Ok(layout);
+        }
+        let text = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(|e| Error::internal(format!("read mountinfo: {}", io_words(&e))))?;
+        let layout = Self::parse(&text)
+            .ok_or_else(|| Error::internal("no cgroup file system is mounted"))?;
+        Ok(HOST.get_or_init(|| layout))
+    }
+
+    /// From the text of `/proc/PID/mountinfo`.
+    pub fn parse(mountinfo: &str) -> Option<Self> {
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        let mut unified = None;
+        for line in mountinfo.lines() {
+            let Some((mount, filesystem)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(point) = mount.split(' ').nth(4) else {
+                continue;
+            };
+            let mut fields = filesystem.split(' ');
+            match fields.next() {
+                Some("cgroup2") => {
+                    unified.get_or_insert_with(|| PathBuf::from(point));
+                }
+                Some("cgroup") => {
+                    let options = fields.nth(1).unwrap_or("");
+                    let controllers: Vec<String> = options
+                        .split(',')
+                        .filter(|word| word.starts_with("name=") || V1_CONTROLLERS.contains(word))
+                        .map(str::to_owned)
+                        .collect();
+                    let known = hierarchies.iter().any(|h| h.controllers == controllers);
+                    if !controllers.is_empty() && !known {
+                        hierarchies.push(Hierarchy {
+                            mount: point.into(),
+                            controllers,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+        let controls = |h: &Hierarchy| h.controllers.iter().any(|c| !c.starts_with("name="));
+        match unified {
+            Some(mount) if !hierarchies.iter().any(controls) => Some(Self::V2 { mount }),
+            _ if hierarchies.is_empty() => None,
+            _ => Some(Self::V1(hierarchies)),
+        }
+    }
+
+    fn mounts(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.iter().map(|h| h.mount.as_path()).collect(),
+            Self::V2 { mount } => vec![mount],
+        }
+    }
+}
+
+const V1_CONTROLLERS: [&str; 14] = [
+    "blkio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "debug",
+    "devices",
+    "freezer",
+    "hugetlb",
+    "memory",
+    "misc",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "pids",
+];
+
+impl Cgroup {
+    /// Names a cgroup, which need not exist.
+    pub fn new(path: &str) -> Result<Self, Error> {
+        let path = Path::new(path.trim_start_matches('/'));
+        let plain = path
+            .components()
+            .all(|c| matches!(c, std::path::Component::Normal(_)));
+        if path.as_os_str().is_empty() || !plain {
+            return Err(Error::invalid(format!("cgroup path {path:?} is malformed")));
+        }
+        Ok(Self {
+            layout: Layout::host()?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The same, on other mounts than the host's; for tests on directories of plain files.
+    #[cfg(test)]
+    fn at(layout: Layout, path: &str) -> Self {
+        Self {
+            layout: Box::leak(Box::new(layout)),
+            path: path.into(),
+        }
+    }
+
+    /// Its directory in each hierarchy.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.layout
+            .mounts()
+            .into_iter()
+            .map(|mount| mount.join(&self.path))
+            .collect()
+    }
+
+    /// Where `controller` has its files.
+    pub fn directory(&self, controller: &str) -> Option<PathBuf> {
+        let mount = match self.layout {
+            Layout::V2 { mount } => mount,
+            Layout::V1(hierarchies) => {
+                &hierarchies
+                    .iter()
+                    .find(|h| h.controllers.iter().any(|c| c == controller))?
+                    .mount
+            }
+        };
+        Some(mount.join(&self.path))
+    }
+
+    /// Makes the directories, parents included; existing ones are fine.
+    pub fn make(&self) -> Result<(), Error> {
+        let made = match self.layout {
+            Layout::V2 { mount } => v2::make(mount, &self.path),
+            Layout::V1(hierarchies) => hierarchies
+                .iter()
+                .try_for_each(|hierarchy| v1::make(hierarchy, &self.path)),
+        };
+        made.map_err(|e| {
+            Error::internal(format!(
+                "unable to apply cgroup configuration: mkdir {}: {}",
+                self.path.display(),
+                io_words(&e)
+            ))
+        })
+    }
+
+    /// Writes the limits. Also for changing them later.
+    pub fn set(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let settings = match self.layout {
+            Layout::V1(_) => v1::plan(resources),
+            Layout::V2 { .. } => v2::plan(resources)?,
+        };
+        for setting in &settings {
+            self.write(setting)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the device rules in force; once, before any process of the container runs.
+    pub fn confine_devices(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let Some(rules) = resources
+            .devices()
+            .as_ref()
+            .filter(|rules| !rules.is_empty())
+        else {
+            return Ok(());
+        };
+        match self.layout {
+            Layout::V1(_) => v1::device_rules(rules)
+                .iter()
+                .try_for_each(|s| self.write(s)),
+            Layout::V2 { mount } => devices::attach(&mount.join(&self.path), rules).map_err(|e| {
+                Error::internal(format!(
+                    "error setting cgroup config for procHooks process: load device program: {}",
+                    io_words(&e)
+                ))
+            }),
+        }
+    }
+
+    fn write(&self, setting: &Setting) -> Result<(), Error> {
+        let (file, value) = (&setting.file, &setting.value);
+        let refused = |reason: &str| {
+            Error::invalid(format!(
+                "error setting cgroup config for procHooks process: failed to write {value:?} to {file}: {reason}"
+            ))
+        };
+        let Some(directory) = self.directory(setting.controller) else {
+            let reason = format!("the {} controller is not available", setting.controller);
+            return if setting.optional {
+                Ok(())
+            } else {
+                Err(refused(&reason))
+            };
+        };
+        match fs::write(directory.join(file), value) {
+            Ok(()) => Ok(()),
+            Err(error) if setting.optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // cgroupfs refuses to create files, so a missing controller shows as a denied open.
+            Err(error) if setting.optional && !directory.join(file).exists() => {
+                drop(error);
+                Ok(())
+            }
+            Err(error) => Err(refused(&io_words(&error))),
+        }
+    }
+
+    /// Version 2: the directory that clone3 puts a child into.
+    pub(crate) fn entry(&self) -> io::Result<Option<OwnedFd>> {
+        match self.layout {
+            Layout::V1(_) => Ok(None),
+            Layout::V2 { mount } => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                Ok(Some(rustix::fs::open(
+                    mount.join(&self.path),
+                    flags,
+                    Mode::empty(),
+                )?))
+            }
+        }
+    }
+
+    /// Version 1: the files that a process enters by writing `0` to them.
+    ///
+    /// `tasks` and not `cgroup.procs`, and `0` and not a pid: a thread that moves only itself need
+    /// not take the lock of all threads of all processes (kernel `cgroup_procs_write_start`), for
+    /// which the kernel waits several milliseconds.
+    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        match self.layout {
+            Layout::V2 { .. } => Ok(Vec::new()),
+            Layout::V1(_) => self
+                .directories()
+                .iter()
+                .map(|directory| {
+                    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                    Ok(rustix::fs::open(
+                        directory.join("tasks"),
+                        flags,
+                        Mode::empty(),
+                    )?)
+                })
+                .collect(),
+        }
+    }
+
+    /// Every process in it and below it.
+    pub fn pids(&self) -> io::Result<Vec<i32>> {
+        let Some(directory) = self.directories().into_iter().next() else {
+            return Ok(Vec::new());
+        };
+        let mut pids = Vec::new();
+        let mut todo = vec![directory];
+        while let Some(directory) = todo.pop() {
+            let text = match fs::read_to_string(directory.join("cgroup.procs")) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            // A process of a pid namespace that we cannot see is listed as 0.
+            pids.extend(
+                text.lines()
+                    .filter_map(|line| line.parse().ok())
+                    .filter(|&pid: &i32| pid > 0),
+            );
+            for entry in fs::read_dir(&directory)?.flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    todo.push(entry.path());
+                }
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Signals every process.
+    pub fn kill(&self, signal: i32) -> io::Result<()> {
+        if signal == libc::SIGKILL
+            && let Layout::V2 { mount } = self.layout
+            && fs::write(mount.join(&self.path).join("cgroup.kill"), "1").is_ok()
+        {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for pid in self.pids()? {
+            match berth_sys::signal::kill(pid, signal) {
+                Err(error) if error.raw_os_error() != Some(libc::ESRCH) => result = Err(error),
+                _ => {}
+            }
+        }
+        result
+    }
+
+    /// Freezes (`true`) or thaws every process, and returns when that is done.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let directory = self
+            .directory("freezer")
+            .ok_or_else(|| io::Error::other("the freezer controller is not available"))?;
+        match self.layout {
+            Layout::V1(_) => v1::freeze(&directory, frozen),
+            Layout::V2 { .. } => v2::freeze(&directory, frozen),
+        }
+    }
+
+    /// How many processes the kernel killed for lack of memory.
+    pub fn oom_kills(&self) -> u64 {
+        let file = match self.layout {
+            Layout::V1(_) => "memory.oom_control",
+            Layout::V2 { .. } => "memory.events",
+        };
+        self.directory("memory")
+            .and_then(|directory| fs::read_to_string(directory.join(file)).ok())
+            .and_then(|text| flat_key(&text, "oom_kill"))
+            .unwrap_or(0)
+    }
+
+    /// Removes it if nothing is in it, without waiting.
+    pub(crate) fn try_remove(&self) -> io::Result<()> {
+        self.directories()
+            .iter()
+            .try_for_each(|directory| match fs::remove_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            })
+    }
+
+    /// Removes it and what the container made below it. Idempotent. Waits shortly for processes
+    /// that are dying; goes on past failures and returns the first.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for directory in self.directories() {
+            let mut tries = 0;
+            let removed = loop {
+                match remove_tree(&directory) {
+                    Err(error)
+                        if error.raw_os_error() == Some(libc::EBUSY) && tries < REMOVE_TRIES =>
+                    {
+                        tries += 1;
+                        let pause = std::time::Duration::from_millis(REMOVE_PAUSE_MS);
+                        std::thread::sleep(pause);
+                    }
+                    other => break other,
+                }
+            };
+            if result.is_ok() {
+                result = removed;
+            }
+        }
+        result
+    }
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir(directory) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => {}
+    }
+    for entry in fs::read_dir(directory)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+/// A value of a file of `key value` lines.
+fn flat_key(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+        .and_then(|value| value.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests;

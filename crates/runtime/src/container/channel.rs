@@ -1,0 +1,208 @@
+//! What the caller and the forked process say to each other until the command is executed.
+//!
+//! A SEQPACKET socket pair, so a message is a packet: one letter, then its body. The socket is
+//! close-on-exec: its end without an error is the news that the command runs.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::error::{Error, ErrorKind};
+
+/// The largest message: an error's sentence.
+const MAX_BYTES: usize = 8192;
+/// The most descriptors that one message carries: two for each cgroup hierarchy.
+const MAX_DESCRIPTORS: usize = 64;
+
+/// From the forked process.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The master of its terminal.
+    Console(OwnedFd),
+    Warning(String),
+    /// Set up; waits for [`Order::Start`].
+    Ready,
+    Failed(Error),
+    /// The socket closed: the command runs, or the process died.
+    Closed,
+}
+
+/// To the forked process.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// The cgroups are there; for each hierarchy what [`crate::cgroup::Join`] needs.
+    Join(Vec<OwnedFd>),
+    Start,
+    /// The caller is gone or gave up.
+    Closed,
+}
+
+pub(crate) struct Channel(OwnedFd);
+
+pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok((Channel(ours), Channel(theirs)))
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel {
+    pub fn report_console(&self, master: BorrowedFd<'_>) -> io::Result<()> {
+        self.send(b'C', b"", &[master])
+    }
+
+    pub fn report_warning(&self, text: &str) -> io::Result<()> {
+        self.send(b'W', text.as_bytes(), &[])
+    }
+
+    pub fn report_ready(&self) -> io::Result<()> {
+        self.send(b'R', b"", &[])
+    }
+
+    pub fn report_failure(&self, error: &Error) -> io::Result<()> {
+        let mut body = vec![kind_letter(error.kind)];
+        body.extend_from_slice(error.message.as_bytes());
+        body.truncate(MAX_BYTES - 1);
+        self.send(b'E', &body, &[])
+    }
+
+    pub fn order_join(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send(b'J', b"", descriptors)
+    }
+
+    pub fn order_start(&self) -> io::Result<()> {
+        self.send(b'S', b"", &[])
+    }
+
+    pub fn report(&self) -> io::Result<Report> {
+        let (packet, mut descriptors) = self.receive()?;
+        Ok(match packet.split_first() {
+            None => Report::Closed,
+            Some((b'R', _)) => Report::Ready,
+            Some((b'W', text)) => Report::Warning(String::from_utf8_lossy(text).into_owned()),
+            Some((b'C', _)) => match descriptors.pop() {
+                Some(master) => Report::Console(master),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            },
+            Some((b'E', [kind, text @ ..])) => Report::Failed(Error::new(
+                letter_kind(*kind),
+                String::from_utf8_lossy(text).into_owned(),
+            )),
+            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+        })
+    }
+
+    pub fn order(&self) -> io::Result<Order> {
+        let (packet, descriptors) = self.receive()?;
+        match packet.first() {
+            None => Ok(Order::Closed),
+            Some(b'J') => Ok(Order::Join(descriptors)),
+            Some(b'S') => Ok(Order::Start),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn send(&self, tag: u8, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let tag = [tag];
+        let parts = [IoSlice::new(&tag), IoSlice::new(body)];
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)
+        })?;
+        Ok(())
+    }
+
+    fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut body = [0; MAX_BYTES];
+        let received = rustix::io::retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut body)];
+            rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        });
+        let bytes = match received {
+            Ok(message) => message.bytes,
+            // The other side died with a message of ours unread.
+            Err(rustix::io::Errno::CONNRESET) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let descriptors = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        Ok((body.get(..bytes).unwrap_or_default().to_vec(), descriptors))
+    }
+}
+
+fn kind_letter(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::CommandNotFound => b'f',
+        ErrorKind::CommandNotExecutable => b'x',
+        ErrorKind::InvalidRequest => b'i',
+        ErrorKind::NotRunning => b'r',
+        ErrorKind::NotFound => b'n',
+        ErrorKind::Internal => b'e',
+    }
+}
+
+fn letter_kind(letter: u8) -> ErrorKind {
+    match letter {
+        b'f' => ErrorKind::CommandNotFound,
+        b'x' => ErrorKind::CommandNotExecutable,
+        b'i' => ErrorKind::InvalidRequest,
+        b'r' => ErrorKind::NotRunning,
+        b'n' => ErrorKind::NotFound,
+        _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_its_kind_and_words() {
+        let (ours, theirs) = pair().unwrap();
+        let error = Error::new(ErrorKind::CommandNotFound, "exec: \"x\"");
+        theirs.report_failure(&error).unwrap();
+        assert!(matches!(ours.report().unwrap(), Report::Failed(e) if e == error));
+        drop(theirs);
+        assert!(matches!(ours.report().unwrap(), Report::Closed));
+    }
+
+    #[test]
+    fn descriptors_travel_in_order() {
+        let (ours, theirs) = pair().unwrap();
+        let (a, b) = rustix::pipe::pipe().unwrap();
+        ours.order_join(&[b.as_fd(), a.as_fd()]).unwrap();
+        let Order::Join(received) = theirs.order().unwrap() else {
+            panic!("wrong order")
+        };
+        rustix::io::write(&received[0], b"x").unwrap();
+        let mut byte = [0];
+        rustix::io::read(&received[1], &mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+}

@@ -1,0 +1,262 @@
+//! The first process of a container, from its birth to the command.
+//!
+//! Runs in the child of clone3, in the new namespaces, and never returns. What the host's root
+//! can do is given up in steps: the host's files at the pivot, every descriptor just before the
+//! command is looked for, capabilities and calls at the very end. Until then the process is not
+//! dumpable, so that nothing in a shared pid namespace can look into it.
+
+use berth_sys::fork::exit_now;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::clone::{self, Namespaces};
+use berth_sys::mount::Change;
+use rustix::fs::Mode;
+
+use super::channel::{Channel, Order};
+use super::{Console, process};
+use crate::cgroup::Layout;
+use crate::error::{Error, errno_words, io_words};
+use crate::plan::{MountKind, Plan};
+use crate::rootfs::{cgroups, devices, masks, mounts, path};
+use crate::seccomp::Filter;
+
+/// What the parent opened for the child before it forked.
+pub(super) struct Inputs<'a> {
+    pub plan: &'a Plan,
+    /// The root file system as a detached mount.
+    pub root: OwnedFd,
+    /// Bind sources, in the order of the plan's mounts.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// Namespaces to join.
+    pub join: Vec<(Namespaces, OwnedFd)>,
+    pub layout: &'static Layout,
+    pub filter: Option<&'a Filter>,
+    pub stdio: super::Stdio,
+    pub die_with_parent: bool,
+    pub init: bool,
+}
+
+/// Never returns: executes the command, or reports why it could not.
+pub(super) fn run(inputs: Inputs<'_>, channel: &Channel) -> ! {
+    let Err(error) = go(inputs, channel);
+    process::give_up(&error, channel)
+}
+
+fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible, Error> {
+    let plan = inputs.plan;
+    berth_sys::signal::reset();
+    rustix::process::umask(Mode::empty());
+    rustix::process::setsid().map_err(|e| internal("setsid", e))?;
+    join(&inputs.join)?;
+    names(plan)?;
+    let mut cgroup = CgroupEntry {
+        plan,
+        entered: None,
+    };
+    let console = build_root(&mut inputs, &mut cgroup, channel)?;
+    mounts::pivot(inputs.root.as_fd())?;
+    let root = inputs.root.as_fd();
+    let proc = own_proc(plan)?;
+    let proc = proc.as_ref().map(AsFd::as_fd);
+    for (file, value) in &plan.sysctls {
+        let file = file.to_string_lossy();
+        process::write_proc(proc, &file, value)
+            .map_err(|e| Error::invalid(format!("open sysctl {file} file: {}", io_words(&e))))?;
+    }
+    masks::mask(root, &plan.masked)?;
+    masks::read_only(root, &plan.read_only)?;
+    seal(root, plan)?;
+    cgroup.enter(channel)?;
+    attach_stdio(inputs.stdio, console)?;
+    process::finish(
+        &process::Final {
+            process: &plan.process,
+            filter: inputs.filter,
+            die_with_parent: inputs.die_with_parent,
+            proc,
+            init: inputs.init,
+        },
+        channel,
+    )
+}
+
+fn join(namespaces: &[(Namespaces, OwnedFd)]) -> Result<(), Error> {
+    for (kind, namespace) in namespaces {
+        // A pid namespace was joined by the parent, since it takes effect for children.
+        if *kind != Namespaces::PID {
+            clone::setns(namespace.as_fd(), *kind).map_err(|e| {
+                Error::internal(format!(
+                    "error joining namespace {:#x}: {}",
+                    kind.bits(),
+                    io_words(&e)
+                ))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn names(plan: &Plan) -> Result<(), Error> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes())
+            .map_err(|e| Error::invalid(format!("sethostname: {}", errno_words(e))))?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes())
+            .map_err(|e| Error::invalid(format!("setdomainname: {}", errno_words(e))))?;
+    }
+    Ok(())
+}
+
+/// The parent makes the cgroups while the child makes the mounts; the child waits for them as
+/// late as it can.
+struct CgroupEntry<'a> {
+    plan: &'a Plan,
+    entered: Option<Vec<OwnedFd>>,
+}
+
+impl CgroupEntry<'_> {
+    /// Enters the container's cgroups, and then the cgroup namespace, whose root they become.
+    /// Returns the mounts that came along.
+    fn enter(&mut self, channel: &Channel) -> Result<&[OwnedFd], Error> {
+        if self.entered.is_none() {
+            let descriptors = match channel.order() {
+                Ok(Order::Join(descriptors)) => descriptors,
+                // Nobody wants this container any more.
+                _ => exit_now(1),
+            };
+            let mut descriptors = descriptors.into_iter();
+            let mut trees = Vec::new();
+            // Doors first: they are files, trees are O_PATH directories.
+            for descriptor in &mut descriptors {
+                if is_directory(descriptor.as_fd()) {
+                    trees.push(descriptor);
+                } else {
+                    enter_door(descriptor.as_fd())?;
+                }
+            }
+            if self.plan.new.contains(Namespaces::CGROUP) {
+                clone::unshare(Namespaces::CGROUP).map_err(|e| {
+                    Error::internal(format!("unshare cgroup namespace: {}", io_words(&e)))
+                })?;
+            }
+            self.entered = Some(trees);
+        }
+        Ok(self.entered.as_deref().unwrap_or_default())
+    }
+}
+
+fn is_directory(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| {
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
+    })
+}
+
+/// Enters one version 1 cgroup.
+pub(super) fn enter_door(door: BorrowedFd<'_>) -> Result<(), Error> {
+    rustix::io::write(door, b"0")
+        .map(drop)
+        .map_err(|e| internal("enter cgroup", e))
+}
+
+/// Everything before the pivot. Returns the terminal's slave.
+fn build_root(
+    inputs: &mut Inputs<'_>,
+    cgroup: &mut CgroupEntry<'_>,
+    channel: &Channel,
+) -> Result<Option<OwnedFd>, Error> {
+    let plan = inputs.plan;
+    let root = inputs.root.as_fd();
+    mounts::attach_root(root)?;
+    let sources = std::mem::take(&mut inputs.sources);
+    for (mount, source) in plan.mounts.iter().zip(&sources) {
+        match mount.kind {
+            MountKind::Cgroup => {
+                cgroups::apply(root, mount, inputs.layout, cgroup.enter(channel)?)?
+            }
+            MountKind::Bind { .. } | MountKind::FileSystem { .. } => {
+                mounts::apply(root, mount, source.as_ref())?;
+            }
+        }
+    }
+    if plan.owns_dev() {
+        devices::make(root, &plan.devices)?;
+    }
+    let super::Stdio::Terminal { size } = inputs.stdio else {
+        return Ok(None);
+    };
+    let console = Console::open(root, size)?;
+    if plan.owns_dev() {
+        devices::console(root, console.slave.as_fd())
+            .map_err(|e| internal("error setting up /dev/console", e))?;
+    }
+    channel
+        .report_console(console.master.as_fd())
+        .map_err(|e| Error::internal(format!("send console: {}", io_words(&e))))?;
+    Ok(Some(console.slave))
+}
+
+/// A proc file system of our own, never attached: nothing that the container mounts below /proc
+/// can redirect what we write there. Only made when something is to be written.
+fn own_proc(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
+    let process = &plan.process;
+    let needed = !plan.sysctls.is_empty()
+        || process.oom_score_adj.is_some()
+        || process.apparmor.is_some()
+        || process.selinux.is_some();
+    needed
+        .then(|| {
+            mounts::new_file_system("proc", "proc", &[], 0).map_err(|e| internal("mount proc", e))
+        })
+        .transpose()
+}
+
+/// Read-only root and /dev, and the root's propagation.
+fn seal(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Error> {
+    let dev = plan
+        .mounts
+        .iter()
+        .rfind(|mount| mount.destination == Path::new("/dev"));
+    if plan.owns_dev() && dev.is_some_and(|dev| dev.options.read_only()) {
+        masks::seal(root, Path::new("/dev"))?;
+    }
+    if plan.read_only_root {
+        masks::seal(root, Path::new("/"))?;
+    }
+    if let Some((propagation, recursive)) = plan.root_propagation {
+        let change = Change {
+            propagation: Some(propagation),
+            ..Change::default()
+        };
+        let place = path::locate(root, Path::new("/")).map_err(|e| internal("open /", e))?;
+        berth_sys::mount::setattr(place.as_fd(), change, recursive)
+            .map_err(|e| Error::internal(format!("set rootfs propagation: {}", io_words(&e))))?;
+    }
+    Ok(())
+}
+
+/// Installs 0, 1 and 2. A terminal becomes the session's controlling one.
+pub(super) fn attach_stdio(stdio: super::Stdio, console: Option<OwnedFd>) -> Result<(), Error> {
+    let fail = |e: &std::io::Error| Error::internal(format!("set up stdio: {}", io_words(e)));
+    match (stdio, console) {
+        (_, Some(slave)) => {
+            process::install_stdio([&slave, &slave, &slave]).map_err(|e| fail(&e))?;
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())
+                .map_err(|e| internal("setctty", e))
+        }
+        (
+            super::Stdio::Descriptors {
+                stdin,
+                stdout,
+                stderr,
+            },
+            None,
+        ) => process::install_stdio([&stdin, &stdout, &stderr]).map_err(|e| fail(&e)),
+        (super::Stdio::Inherit | super::Stdio::Terminal { .. }, None) => Ok(()),
+    }
+}
+
+fn internal(what: &str, errno: rustix::io::Errno) -> Error {
+    Error::internal(format!("{what}: {}", errno_words(errno)))
+}

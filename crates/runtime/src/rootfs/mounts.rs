@@ -1,0 +1,300 @@
+//! Making the container's mounts, in the first process, before the pivot.
+//!
+//! Sources on the host were cloned by the caller, in the host's mount namespace, as detached
+//! mounts (see [`open_sources`]); so the first process never resolves a path of the host, and a
+//! `shared` volume stays in the host's peer group. Destinations are descriptors from
+//! [`super::path`]; move_mount attaches one to the other without a path in between.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use berth_sys::mount::{Change, Propagation, attr, setattr};
+use rustix::fs::{CWD, FileType};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::options::{Bind, Data};
+use super::path::{self, Leaf};
+use crate::error::{Error, errno_words, io_words};
+use crate::plan::{Mount, MountKind, Plan};
+
+/// Clones the bind sources, each a detached mount, in the order of the plan's mounts.
+pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Error> {
+    plan.mounts
+        .iter()
+        .map(|mount| match &mount.kind {
+            MountKind::Bind { source } => {
+                let recursive = mount.options.bind != Some(Bind::Single);
+                clone_tree(source, recursive).map(Some).map_err(|errno| {
+                    failed(
+                        mount,
+                        &format!("stat {}: {}", source.display(), errno_words(errno)),
+                    )
+                })
+            }
+            MountKind::Cgroup | MountKind::FileSystem { .. } => Ok(None),
+        })
+        .collect()
+}
+
+/// A detached copy of what is mounted at a path of the caller's namespace.
+pub(crate) fn clone_tree(source: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(CWD, source, flags)
+}
+
+/// As [`clone_tree`], of what a descriptor stands on.
+pub(crate) fn clone_at(place: BorrowedFd<'_>, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(place, "", flags)
+}
+
+/// Attaches a detached mount on what `place` stands on.
+pub(crate) fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags)
+}
+
+/// Puts the root file system over the namespace's root, and makes everything private first, so
+/// that nothing that follows is seen on the host.
+pub(crate) fn attach_root(root: BorrowedFd<'_>) -> Result<(), Error> {
+    let old = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
+        .map_err(|e| root_failed("open /", e))?;
+    let private = Change {
+        propagation: Some(Propagation::Private),
+        ..Change::default()
+    };
+    setattr(old.as_fd(), private, true)
+        .map_err(|e| Error::internal(format!("error preparing rootfs: {}", io_words(&e))))?;
+    attach(root, old.as_fd()).map_err(|e| root_failed("attach", e))
+}
+
+/// Makes the attached root file system `/`, and takes the host's away.
+pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
+    let failed = |e| {
+        Error::internal(format!(
+            "error jailing process inside rootfs: pivot_root .: {}",
+            errno_words(e)
+        ))
+    };
+    rustix::process::fchdir(root).map_err(failed)?;
+    // The old root ends up on top of the new one (pivot_root(2), "pivot_root(".", ".")"), so
+    // detaching `.` takes it away, and no directory for it is needed in the image.
+    rustix::process::pivot_root(".", ".").map_err(failed)?;
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).map_err(failed)?;
+    rustix::process::chdir("/").map_err(failed)
+}
+
+/// Makes one mount that is not of a cgroup. `source` is what [`open_sources`] gave.
+pub(crate) fn apply(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    source: Option<&OwnedFd>,
+) -> Result<(), Error> {
+    match (&mount.kind, source) {
+        (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source.as_fd()),
+        (MountKind::FileSystem { typ, source }, _) => {
+            let defer_read_only = mount.destination == Path::new("/dev");
+            file_system(root, mount, typ, source, defer_read_only)
+        }
+        (MountKind::Bind { .. }, None) | (MountKind::Cgroup, _) => Err(failed(mount, "no source")),
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount, source: BorrowedFd<'_>) -> Result<(), Error> {
+    let fail = |errno| failed(mount, &errno_words(errno));
+    let stat = rustix::fs::fstat(source).map_err(fail)?;
+    let leaf = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Leaf::Directory,
+        _ => Leaf::File,
+    };
+    let place = place(root, mount, leaf)?;
+    set_attributes(mount, source)?;
+    attach(source, place.as_fd()).map_err(|errno| {
+        // move_mount calls it EINVAL, mount(2) and the clients ENOTDIR.
+        let is_directory = rustix::fs::fstat(&place)
+            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
+        let errno = match errno {
+            Errno::INVAL if is_directory != (leaf == Leaf::Directory) => Errno::NOTDIR,
+            errno => errno,
+        };
+        let source = match &mount.kind {
+            MountKind::Bind { source } => source.display().to_string(),
+            MountKind::Cgroup | MountKind::FileSystem { .. } => String::new(),
+        };
+        // Words that Docker looks for ("not a directory") come from the errno.
+        let (flags, errno) = ("MS_BIND|MS_REC", errno_words(errno));
+        let destination = mount.destination.display();
+        failed(
+            mount,
+            &format!("mount src={source}, dst={destination}, flags={flags}: {errno}"),
+        )
+    })
+}
+
+/// The option list of a bind: attributes are changed, those that are not named stay.
+fn set_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Error> {
+    let options = &mount.options;
+    let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
+    let whole = Change {
+        set: options.recursive_set,
+        clear: options.recursive_clear,
+        propagation: deep.then_some(propagation),
+    };
+    let top = Change {
+        set: options.set,
+        clear: options.clear,
+        propagation: (!deep).then_some(propagation),
+    };
+    let fail = |e: std::io::Error| failed(mount, &io_words(&e));
+    if whole != Change::default() {
+        setattr(tree, whole, true).map_err(fail)?;
+    }
+    if top != Change::default() {
+        setattr(tree, top, false).map_err(fail)?;
+    }
+    Ok(())
+}
+
+fn file_system(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    typ: &str,
+    source: &str,
+    defer_read_only: bool,
+) -> Result<(), Error> {
+    if mount.options.tmpcopyup {
+        return Err(failed(mount, "tmpcopyup is not supported"));
+    }
+    let place = place(root, mount, Leaf::Directory)?;
+    let mut attributes = mount.options.set | mount.options.recursive_set;
+    if defer_read_only {
+        attributes &= !attr::RDONLY;
+    }
+    let tree = new_file_system(typ, source, &mount.options.data, attributes).map_err(|errno| {
+        failed(
+            mount,
+            &format!(
+                "mount src={source}, dst={}: {}",
+                mount.destination.display(),
+                errno_words(errno)
+            ),
+        )
+    })?;
+    if let Some((propagation, _)) = mount.options.propagation {
+        let change = Change {
+            propagation: Some(propagation),
+            ..Change::default()
+        };
+        setattr(tree.as_fd(), change, false).map_err(|e| failed(mount, &io_words(&e)))?;
+    }
+    attach(tree.as_fd(), place.as_fd()).map_err(|errno| failed(mount, &errno_words(errno)))
+}
+
+/// A new instance of a file system as a detached mount.
+pub(crate) fn new_file_system(
+    typ: &str,
+    source: &str,
+    data: &[Data],
+    attributes: u64,
+) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(typ, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let fs = context.as_fd();
+    if !source.is_empty() {
+        fsconfig_set_string(fs, "source", source)?;
+    }
+    for word in data {
+        match word {
+            Data::Flag(key) => fsconfig_set_flag(fs, key.as_str())?,
+            Data::Value(key, value) => fsconfig_set_string(fs, key.as_str(), value.as_str())?,
+        }
+    }
+    // Of a disk's file system the super block is read-only too; the kernel's own file systems
+    // share one super block with the host, which a mount of ours must not change.
+    if attributes & attr::RDONLY != 0 && !is_virtual(typ) {
+        fsconfig_set_flag(fs, "ro")?;
+    }
+    fsconfig_create(fs)?;
+    let attributes = u32::try_from(attributes).map_err(|_| Errno::INVAL)?;
+    fsmount(
+        fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::from_bits_retain(attributes),
+    )
+}
+
+fn is_virtual(typ: &str) -> bool {
+    matches!(
+        typ,
+        "tmpfs"
+            | "proc"
+            | "sysfs"
+            | "mqueue"
+            | "devpts"
+            | "cgroup"
+            | "cgroup2"
+            | "debugfs"
+            | "tracefs"
+            | "securityfs"
+            | "bpf"
+            | "devtmpfs"
+            | "overlay"
+    )
+}
+
+/// The destination, made when missing. The kernel's own file systems are only mounted on real
+/// directories: through a link `/proc -> /elsewhere` the masks would miss them.
+pub(crate) fn place(root: BorrowedFd<'_>, mount: &Mount, leaf: Leaf) -> Result<OwnedFd, Error> {
+    let destination = &mount.destination;
+    let place = path::locate_or_make(root, destination, leaf).map_err(|errno| {
+        failed(
+            mount,
+            &format!(
+                "create mountpoint for {} mount: {}",
+                destination.display(),
+                errno_words(errno)
+            ),
+        )
+    })?;
+    if let MountKind::FileSystem { typ, .. } = &mount.kind
+        && matches!(typ.as_str(), "proc" | "sysfs")
+    {
+        path::locate_plain(root, destination).map_err(|_| {
+            failed(
+                mount,
+                &format!("filesystem {typ:?} must be mounted on ordinary directory"),
+            )
+        })?;
+    }
+    Ok(place)
+}
+
+pub(crate) fn failed(mount: &Mount, reason: &str) -> Error {
+    let source = match &mount.kind {
+        MountKind::Bind { source } => source.display().to_string(),
+        MountKind::Cgroup => "cgroup".to_owned(),
+        MountKind::FileSystem { source, .. } => source.clone(),
+    };
+    let destination = mount.destination.display();
+    Error::invalid(format!(
+        "error mounting \"{source}\" to rootfs at \"{destination}\": {reason}"
+    ))
+}
+
+fn root_failed(step: &str, errno: Errno) -> Error {
+    Error::internal(format!(
+        "error preparing rootfs: {step}: {}",
+        errno_words(errno)
+    ))
+}

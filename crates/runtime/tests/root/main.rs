@@ -1,0 +1,58 @@
+//! Real containers on a busybox root. Needs root and `busybox-static`.
+//!
+//! A container's first process is forked from its caller, which must be single-threaded; so the
+//! claims run one after another in the main thread, without the test harness. The machine is
+//! compared before and after.
+
+mod bundle;
+mod containers;
+mod execs;
+mod failures;
+mod security;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A claim and the function that shows it.
+type Claim = (&'static str, fn());
+
+#[macro_export]
+macro_rules! claims {
+    ($($name:ident),* $(,)?) => {
+        pub const CLAIMS: &[$crate::Claim] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+fn main() {
+    let wanted = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    if std::env::args().any(|arg| arg == "--list") {
+        return;
+    }
+    berth_runtime::container::warm();
+    let before = bundle::machine();
+    let claims = [
+        containers::CLAIMS,
+        execs::CLAIMS,
+        failures::CLAIMS,
+        security::CLAIMS,
+    ]
+    .concat();
+    let mut failed = Vec::new();
+    for (name, claim) in claims {
+        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
+            continue;
+        }
+        let start = std::time::Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(claim));
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("claim {name} ... {word} ({:?})", start.elapsed());
+        if outcome.is_err() {
+            failed.push(name);
+        }
+    }
+    assert_eq!(bundle::machine(), before, "something was left behind");
+    assert!(failed.is_empty(), "failed: {failed:?}");
+}

@@ -1,0 +1,156 @@
+//! What a container must not be able to do.
+
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use crate::bundle::Bundle;
+
+crate::claims![
+    masked_paths_are_empty_and_read_only_ones_refuse,
+    the_filter_refuses_namespaces_and_mounts,
+    links_of_the_image_do_not_lead_out,
+    proc_behind_a_link_is_refused,
+    no_descriptor_of_ours_is_passed_on,
+    a_working_directory_behind_a_descriptor_is_refused,
+    other_devices_are_out_of_reach,
+    capabilities_that_the_host_lacks_are_clamped,
+    the_reaper_cannot_be_looked_into,
+    nothing_of_the_host_is_mounted,
+];
+
+fn check(bundle: &Bundle, expect: &str) {
+    let output = bundle.run().unwrap();
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        (expect, "")
+    );
+}
+
+fn shell(script: &str) -> Bundle {
+    Bundle::new(&["sh", "-c", script])
+}
+
+fn masked_paths_are_empty_and_read_only_ones_refuse() {
+    check(
+        &shell("cat /proc/keys /proc/timer_list; ls /sys/firmware; stat -c %t:%T /proc/timer_list;
+            echo 1 2>/dev/null >/proc/sys/kernel/panic || echo refused; touch /sys/x 2>/dev/null || echo refused"),
+        "1:3\nrefused\nrefused\n",
+    );
+}
+
+fn the_filter_refuses_namespaces_and_mounts() {
+    let output = shell("unshare -n true; mount -t tmpfs x /tmp; grep Seccomp: /proc/self/status")
+        .run()
+        .unwrap();
+    assert_eq!(output.stdout, "Seccomp:\t2\n");
+    assert_eq!(
+        output.stderr.matches("not permitted").count()
+            + output.stderr.matches("ermission denied").count(),
+        2,
+        "{}",
+        output.stderr
+    );
+}
+
+fn links_of_the_image_do_not_lead_out() {
+    let mut bundle = shell("cat /victim/file");
+    let outside = bundle.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("source"), "bound\n").unwrap();
+    symlink(&outside, bundle.lower().join("victim")).unwrap();
+    let source = outside.join("source");
+    bundle.spec["mounts"].as_array_mut().unwrap().push(json!(
+        {"destination": "/victim/file", "type": "bind", "source": source, "options": ["rbind"]}
+    ));
+    check(&bundle, "bound\n");
+    assert!(
+        !outside.join("file").exists(),
+        "the host's directory was written to"
+    );
+}
+
+fn proc_behind_a_link_is_refused() {
+    let bundle = Bundle::new(&["true"]);
+    std::fs::remove_dir(bundle.lower().join("proc")).unwrap();
+    symlink("/tmp", bundle.lower().join("proc")).unwrap();
+    let error = bundle.run().err().unwrap();
+    assert!(
+        error
+            .message
+            .contains("must be mounted on ordinary directory"),
+        "{}",
+        error.message
+    );
+}
+
+fn no_descriptor_of_ours_is_passed_on() {
+    check(&Bundle::new(&["ls", "/proc/self/fd"]), "0\n1\n2\n3\n");
+}
+
+fn a_working_directory_behind_a_descriptor_is_refused() {
+    for fd in 3..12 {
+        let mut bundle = Bundle::new(&["ls", "."]);
+        bundle.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{fd}"));
+        let error = bundle
+            .run()
+            .err()
+            .expect("a directory of the host was entered");
+        assert!(error.message.contains("chdir to cwd"), "{}", error.message);
+        let bundle = Bundle::new(&[&format!("/proc/self/fd/{fd}/usr/bin/true")]);
+        assert!(bundle.run().is_err(), "a program of the host was executed");
+    }
+}
+
+fn other_devices_are_out_of_reach() {
+    // 1:1 is /dev/mem.
+    check(
+        &shell(
+            "mknod /dev/x c 1 1 && head -c 1 /dev/x 2>/dev/null || echo refused; head -c 0 /dev/null && echo ok",
+        ),
+        "refused\nok\n",
+    );
+}
+
+fn capabilities_that_the_host_lacks_are_clamped() {
+    let mut bundle = shell("grep CapBnd /proc/self/status");
+    let all: Vec<String> = berth_runtime::caps::ALL
+        .iter()
+        .map(|c| format!("CAP_{c}"))
+        .collect();
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": all, "effective": all, "permitted": all});
+    let (pipes, stdio) = crate::bundle::Pipes::new();
+    let created = bundle.create(stdio).unwrap();
+    let host = berth_sys::caps::bounding();
+    let warned = created
+        .warnings
+        .iter()
+        .any(|w| w.contains("unavailable capabilities"));
+    assert_eq!(warned, host.0.count_ones() < 41, "{:?}", created.warnings);
+    let container = created.start().unwrap();
+    let (stdout, _) = pipes.read();
+    assert_eq!(stdout, format!("CapBnd:\t{:016x}\n", host.0));
+    berth_runtime::container::wait(container.pidfd()).unwrap();
+    container.remove_cgroup().unwrap();
+}
+
+fn the_reaper_cannot_be_looked_into() {
+    let mut bundle = shell(
+        "readlink /proc/1/exe 2>/dev/null || echo refused; readlink /proc/1/fd/1 2>/dev/null || echo refused; head -c 1 /proc/1/mem 2>/dev/null || echo refused",
+    );
+    bundle.init = true;
+    check(&bundle, "refused\nrefused\nrefused\n");
+}
+
+fn nothing_of_the_host_is_mounted() {
+    let output = shell("cat /proc/self/mountinfo").run().unwrap();
+    for line in output.stdout.lines() {
+        let point = line.split(' ').nth(4).unwrap();
+        let known = point == "/"
+            || ["/proc", "/dev", "/sys"]
+                .iter()
+                .any(|p| point.starts_with(p));
+        assert!(known, "{line}");
+    }
+}
