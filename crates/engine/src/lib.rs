@@ -3,24 +3,53 @@
 //! [`Engine`] is the handle that the API's handlers hold. What reads (`list`, `inspect`, `logs`)
 //! looks at published snapshots and never waits for an owner task; what changes a container is a
 //! message to its owner.
+//!
+//! ```text
+//!  Engine ──▶ table ──▶ Handle ── mailbox ──▶ owner task ──▶ launcher, keeper
+//!    │                    └── view (published) ◀──┘
+//!    ├──▶ events, execs, volumes, networks, logs
+//!    └──▶ spec: pure functions from configuration to the OCI specification
+//! ```
 
+mod attach;
 pub mod config;
+mod container;
+mod create;
+mod detach;
 mod engine;
 pub mod error;
+mod etc;
 pub mod events;
+mod exec;
 mod frame;
-mod launcher;
+mod images;
+mod inspect;
+mod keeper;
+mod lifecycle;
+mod list;
+mod log_target;
 pub mod logs;
+mod network;
 pub mod options;
+mod populate;
+mod prune;
+mod record;
+mod recover;
 pub mod restart;
+mod shared;
 pub mod signal;
 pub mod spec;
+mod system;
+mod table;
+mod top;
+mod update;
+mod volume;
 
 pub use config::{Config, Runtime, Version};
-pub use engine::{Engine, Parts, Waiter};
+pub use engine::{Engine, Parts};
 pub use error::{Error, ErrorKind, Result};
 pub use events::EventStream;
-pub use launcher::Launcher;
+pub use lifecycle::Waiter;
 pub use logs::LogStream;
 pub use options::{
     AttachOptions, Condition, EventOptions, ExecStartOptions, ListOptions, LogOptions,

@@ -1,0 +1,305 @@
+//! Starting: network, files, specification, launch; then the keeper's word.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_base::Timestamp;
+use berth_runtime::protocol::{
+    AttachOptions, Event, Failure, FailureKind, Launch, UserRequest, VERSION,
+};
+use tokio::time::Instant;
+
+use super::command::answer;
+use super::{Owner, Reply, START_DEADLINE, by_policy};
+use crate::error::{Context, Error, Result};
+use crate::etc;
+use crate::keeper::{Keeper, refusal};
+use crate::log_target;
+use crate::network::Join;
+use crate::options::StartOptions;
+use crate::record::{Connected, Phase, Record};
+use crate::shared::Shared;
+use crate::spec::{self, Inputs};
+
+/// How long the end of the last run may take to sync the disk before a start goes on regardless.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(30);
+/// Docker's exit code for a start that failed for no reason of the command's.
+const START_FAILED: i32 = 128;
+
+impl Owner {
+    /// A start that a user asked for; answered when the command runs.
+    pub(super) async fn start(&mut self, options: StartOptions, reply: Reply<()>) {
+        let refused = match self.state.phase {
+            Phase::Created | Phase::Exited => None,
+            Phase::Starting => return self.starters.push(reply),
+            Phase::Running { paused: true, .. } => Some(Error::conflict(
+                "cannot start a paused container, try unpause instead",
+            )),
+            Phase::Running { paused: false, .. } | Phase::Restarting => {
+                Some(Error::not_modified("container is already running"))
+            }
+            Phase::Removing | Phase::Dead => Some(Error::conflict(
+                "container is marked for removal and cannot be started",
+            )),
+        };
+        if let Some(error) = refused {
+            return answer(reply, Err(error));
+        }
+        self.backoff.reset();
+        self.state.restarts = 0;
+        self.starters.push(reply);
+        self.launch(options).await;
+    }
+
+    pub(super) async fn start_by_policy(&mut self) {
+        if !self.shared.is_closing() {
+            self.launch(by_policy()).await;
+        }
+    }
+
+    /// Forks the keeper. What it says next decides.
+    async fn launch(&mut self, options: StartOptions) {
+        self.released().await;
+        self.state.phase = Phase::Starting;
+        self.state.stopped_by_user = false;
+        self.publish();
+        let result = match self.joins() {
+            Ok(joins) => {
+                let job = Job {
+                    shared: self.shared.clone(),
+                    record: self.record.clone(),
+                    joins,
+                    clients: std::mem::take(&mut self.clients),
+                    options,
+                };
+                let work = self.shared.scope.spawn_blocking(move || job.perform());
+                work.await
+                    .unwrap_or_else(|_| Err(Error::internal("the start panicked")))
+            }
+            Err(error) => Err(error),
+        };
+        let launched = result.and_then(|launched| {
+            let keeper = Keeper::new(launched.control).context("talk to the container's keeper");
+            keeper.map(|keeper| (keeper, launched.endpoint))
+        });
+        match launched {
+            Ok((keeper, endpoint)) => {
+                self.keeper = Some(keeper);
+                self.timer = Some(Instant::now() + START_DEADLINE);
+                self.state.endpoint = endpoint;
+                self.shared.network_event(&self.record, "connect");
+            }
+            Err(error) => self.start_failed(error, START_FAILED).await,
+        }
+    }
+
+    /// Waits until the keeper of the last run has let go of the root file system: the same
+    /// overlay must not be mounted twice.
+    async fn released(&mut self) {
+        let wait = async {
+            while let Some(keeper) = &mut self.keeper {
+                match keeper.event().await {
+                    Some(Event::Released) | None => self.keeper = None,
+                    Some(_) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(RELEASE_DEADLINE, wait).await.is_err() {
+            tracing::warn!(container = %self.record.id, "the last run holds its file system still");
+            self.keeper = None;
+        }
+    }
+
+    /// Looks up the containers whose namespaces this one shares.
+    fn joins(&self) -> Result<Joins> {
+        let table = &self.shared.table;
+        let pid = |mode: &str| -> Result<Option<i32>> {
+            let Some(reference) = spec::container_of(mode) else {
+                return Ok(None);
+            };
+            let view = table.find(reference)?.view();
+            match view.state.phase.pid() {
+                Some(pid) => Ok(Some(pid)),
+                None => Err(Error::conflict(format!(
+                    "cannot join namespace of a non running container: {}",
+                    view.record.id
+                ))),
+            }
+        };
+        Ok(Joins {
+            network: Join::plan(&self.shared, &self.record)?,
+            pid: pid(&self.record.host.pid_mode)?,
+            ipc: pid(&self.record.host.ipc_mode)?,
+        })
+    }
+
+    pub(super) async fn started(&mut self, pid: i32, started_at_ns: i64) {
+        self.timer = None;
+        self.state.phase = Phase::Running { pid, paused: false };
+        self.state.started_at = Timestamp(started_at_ns);
+        self.state.exit_code = 0;
+        self.state.oom_killed = false;
+        self.state.error.clear();
+        self.save_state().await;
+        self.publish();
+        self.shared.container_event(&self.record, "start", &[]);
+        for reply in self.starters.drain(..) {
+            answer(reply, Ok(()));
+        }
+    }
+
+    pub(super) async fn start_refused(&mut self, failure: &Failure) {
+        self.keeper = None;
+        let code = match failure.kind {
+            FailureKind::CommandNotFound => 127,
+            FailureKind::CommandNotExecutable => 126,
+            _ => START_FAILED,
+        };
+        self.start_failed(launch_error(failure), code).await;
+    }
+
+    /// Undoes a start that went wrong, and tells who waits for it.
+    pub(super) async fn start_failed(&mut self, error: Error, code: i32) {
+        self.timer = None;
+        self.clients.clear();
+        self.release_network().await;
+        self.state.phase = if self.state.was_started() {
+            Phase::Exited
+        } else {
+            Phase::Created
+        };
+        self.state.exit_code = code;
+        self.state.error = error.message.clone();
+        self.save_state().await;
+        self.publish();
+        if self.record.host.auto_remove
+            && let Err(error) = self.remove(true).await
+        {
+            tracing::error!(container = %self.record.id, %error, "not removed after a failed start");
+        }
+        if self.starters.is_empty() {
+            tracing::error!(container = %self.record.id, %error, "not started by its restart policy");
+        }
+        for reply in self.starters.drain(..) {
+            answer(reply, Err(error.clone()));
+        }
+    }
+}
+
+/// Docker's words around those of the runtime.
+fn launch_error(failure: &Failure) -> Error {
+    let message = if failure.message.starts_with("runc create failed") {
+        format!(
+            "failed to create task for container: failed to create shim task: \
+             OCI runtime create failed: {}: unknown",
+            failure.message
+        )
+    } else {
+        failure.message.clone()
+    };
+    refusal(failure.kind, message)
+}
+
+/// Process 1 of the containers whose namespaces are shared.
+struct Joins {
+    network: Join,
+    pid: Option<i32>,
+    ipc: Option<i32>,
+}
+
+/// The blocking part of a start.
+struct Job {
+    shared: Arc<Shared>,
+    record: Arc<Record>,
+    joins: Joins,
+    clients: Vec<(AttachOptions, OwnedFd)>,
+    options: StartOptions,
+}
+
+struct Launched {
+    control: OwnedFd,
+    endpoint: Option<Connected>,
+}
+
+impl Job {
+    fn perform(self) -> Result<Launched> {
+        let joined = self.joins.network.apply(&self.shared, &self.record)?;
+        match self.launch(joined.netns.as_ref(), joined.endpoint.as_ref()) {
+            Ok(control) => Ok(Launched {
+                control,
+                endpoint: joined.endpoint,
+            }),
+            Err(error) => {
+                if joined.endpoint.is_some() {
+                    self.shared.disconnect(self.record.id.as_str());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn launch(&self, netns: Option<&OwnedFd>, endpoint: Option<&Connected>) -> Result<OwnedFd> {
+        let (shared, record) = (&self.shared, &self.record);
+        let id = record.id.as_str();
+        let etc = etc::write(shared, record, &self.joins.network, endpoint)?;
+        shared.prepare_mounts(record)?;
+        let devices = spec::devices::gather(&record.host)?;
+        let cgroup = shared.cgroup(record);
+        let spec = spec::plan(&Inputs {
+            config: &record.config,
+            host: &record.host,
+            mounts: &record.mounts,
+            devices: &devices,
+            etc: &etc,
+            pid_of: self.joins.pid,
+            ipc_of: self.joins.ipc,
+            cgroup: &cgroup,
+            default_ulimits: &shared.default_ulimits,
+            facts: &shared.facts,
+        })?;
+        let launch = Launch {
+            version: VERSION,
+            id: id.to_owned(),
+            dir: shared.config.runtime_dir(id),
+            spec: Box::new(spec),
+            user: UserRequest {
+                user: record.config.user.clone(),
+                groups: record.host.group_add.clone().unwrap_or_default(),
+            },
+            rootfs: record.rootfs(),
+            cgroup,
+            has_netns: netns.is_some(),
+            open_stdin: record.config.open_stdin,
+            stdin_once: record.config.stdin_once,
+            console_size: self.options.console_size.or_else(|| created_size(record)),
+            init: record.host.init.unwrap_or(shared.config.init),
+            log: log_target::plan(&shared.config, record)?,
+            attach: self
+                .clients
+                .iter()
+                .map(|(options, _)| options.clone())
+                .collect(),
+            oci_runtime: shared.oci_runtime(record)?,
+        };
+        let (ours, theirs) = UnixStream::pair().context("make a keeper's control socket")?;
+        let clients: Vec<_> = self
+            .clients
+            .iter()
+            .map(|(_, client)| client.as_fd())
+            .collect();
+        shared
+            .launcher
+            .launch(launch, theirs.as_fd(), netns.map(AsFd::as_fd), &clients)
+            .context(format!("launch container {id}"))?;
+        Ok(ours.into())
+    }
+}
+
+/// The terminal's size as the container was created with.
+fn created_size(record: &Record) -> Option<(u16, u16)> {
+    let [rows, columns] = record.host.console_size;
+    let size = (u16::try_from(rows).ok()?, u16::try_from(columns).ok()?);
+    (record.config.tty && size != (0, 0)).then_some(size)
+}

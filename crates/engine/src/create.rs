@@ -1,0 +1,258 @@
+//! Creating a container: from a request to a record.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_base::{Id, Timestamp, name};
+use berth_docker::container::{CreateRequest, CreateResponse};
+use berth_docker::network::EndpointSettings;
+use berth_image::Image;
+use berth_oci::Platform;
+
+use crate::container::{self, Beginning};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::images::from_image;
+use crate::log_target;
+use crate::network;
+use crate::populate::populate;
+use crate::record::{Record, Snapshot};
+use crate::shared::Shared;
+use crate::spec::mounts::{Kind, Mount};
+use crate::spec::{adapt, container_of, merge, mounts, validate};
+
+/// How often another made-up name is tried.
+const NAME_ATTEMPTS: u32 = 20;
+
+/// Creates a container; it exists, and its record is on the disk, when this returns.
+pub async fn create(
+    shared: &Arc<Shared>,
+    name: Option<&str>,
+    request: CreateRequest,
+    platform: Option<&str>,
+) -> Result<CreateResponse> {
+    let platform = platform
+        .filter(|text| !text.is_empty())
+        .map(parse_platform)
+        .transpose()?;
+    let image = resolve(shared, &request.config.image, platform).await?;
+    let id = Id::random();
+    let (mut record, warnings) = plan(shared, id.clone(), request, &image)?;
+    record.name = reserve(shared, name, &id)?;
+    let reservation = Reservation {
+        shared: shared.clone(),
+        name: Some(record.name.clone()),
+    };
+    shared.volumes.make_for(shared, &mut record.mounts).await?;
+    let record = make(shared, record, image).await?;
+    reservation.keep();
+    shared.container_event(&record, "create", &[]);
+    container::spawn(shared, record, Beginning::default());
+    Ok(CreateResponse {
+        id: id.to_string(),
+        warnings,
+    })
+}
+
+async fn resolve(
+    shared: &Arc<Shared>,
+    reference: &str,
+    platform: Option<Platform>,
+) -> Result<Image> {
+    if reference.is_empty() {
+        return Err(Error::invalid("no image specified"));
+    }
+    let (images, text) = (shared.images.clone(), reference.to_owned());
+    let work = shared
+        .scope
+        .spawn_blocking(move || images.resolve(&text, platform.as_ref()).map_err(from_image));
+    work.await
+        .unwrap_or_else(|_| Err(Error::internal("looking up the image panicked")))
+}
+
+fn parse_platform(text: &str) -> Result<Platform> {
+    text.parse()
+        .map_err(|error| Error::invalid(format!("invalid platform {text:?}: {error}")))
+}
+
+/// Everything that is decided from the request, without a name and without directories.
+fn plan(
+    shared: &Shared,
+    id: Id,
+    request: CreateRequest,
+    image: &Image,
+) -> Result<(Record, Vec<String>)> {
+    let mut config = request.config;
+    let mut host = request.host_config.unwrap_or_default();
+    merge::merge(&mut config, &image.config.config);
+    let defaults = adapt::Defaults {
+        log_driver: shared.config.log_driver.clone(),
+        log_options: shared.config.log_opts.clone(),
+        runtime: shared.config.default_runtime.clone(),
+        init: shared.config.init,
+    };
+    adapt::adapt(&mut config, &mut host, id.short(), &defaults, &shared.facts);
+    let warnings = validate::check(&config, &host, &shared.facts)?;
+    log_target::check(&host.log_config)?;
+    let mut record = Record {
+        id,
+        name: String::new(),
+        created: Timestamp::now(),
+        image: image.id.to_string(),
+        platform: image.platform.os.clone(),
+        config,
+        host,
+        endpoint: EndpointSettings::default(),
+        rootfs: Snapshot::default(),
+        mounts: Vec::new(),
+    };
+    record.endpoint = endpoint(shared, &record, request.networking_config)?;
+    record.mounts = mounts::requested(&record.config, &record.host, &|reference| {
+        Ok(shared.table.find(reference)?.view().record.mounts.clone())
+    })?;
+    mounts::check_sources(&record.mounts, &record.host.mounts)?;
+    // What a start would refuse is refused here, where the user still looks.
+    network::ports(&record)?;
+    shared.oci_runtime(&record)?;
+    Ok((record, warnings))
+}
+
+/// What was asked for on the one network that the container has.
+fn endpoint(
+    shared: &Shared,
+    record: &Record,
+    networking: Option<berth_docker::container::NetworkingConfig>,
+) -> Result<EndpointSettings> {
+    let mode = record.host.network_mode.as_str();
+    if container_of(mode).is_none() && shared.networks.of(mode).is_none() {
+        return Err(Error::not_found(format!("network {mode} not found")));
+    }
+    let mut chosen = EndpointSettings::default();
+    for (name, settings) in networking
+        .and_then(|it| it.endpoints_config)
+        .unwrap_or_default()
+    {
+        match shared.networks.of(&name) {
+            Some(network) if shared.networks.of(mode).map(|it| it.name) == Some(network.name) => {
+                chosen = settings.unwrap_or_default();
+            }
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "container cannot be connected to network {name} beside {mode}: one of the \
+                     predefined networks is all that it can have"
+                )));
+            }
+            None => return Err(Error::not_found(format!("network {name} not found"))),
+        }
+    }
+    let address = chosen
+        .ipam_config
+        .as_ref()
+        .is_some_and(|it| !it.ipv4_address.is_empty());
+    if address {
+        return Err(Error::invalid(
+            "user specified IP address is supported on user defined networks only",
+        ));
+    }
+    Ok(chosen)
+}
+
+/// Takes the given name, or makes one up.
+fn reserve(shared: &Shared, wanted: Option<&str>, id: &Id) -> Result<String> {
+    if let Some(wanted) = wanted.filter(|name| !name.is_empty()) {
+        let plain = wanted.strip_prefix('/').unwrap_or(wanted);
+        check_name(plain)?;
+        shared.table.reserve(plain, id)?;
+        return Ok(plain.to_owned());
+    }
+    for attempt in 0..NAME_ATTEMPTS {
+        let made_up = name::random(attempt);
+        match shared.table.reserve(&made_up, id) {
+            Ok(()) => return Ok(made_up),
+            Err(error) if error.kind == ErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let made_up = id.short().to_owned();
+    shared.table.reserve(&made_up, id)?;
+    Ok(made_up)
+}
+
+/// Docker's rule for names of containers.
+pub fn check_name(plain: &str) -> Result<()> {
+    if name::is_valid(plain) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Invalid container name ({plain}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
+}
+
+/// Frees the name again unless the container came to be; the client may even have gone away in
+/// the middle.
+struct Reservation {
+    shared: Arc<Shared>,
+    name: Option<String>,
+}
+
+impl Reservation {
+    fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.shared.table.release(&name);
+        }
+    }
+}
+
+/// Makes the directories, then the record; undoes the former if the latter fails.
+async fn make(shared: &Arc<Shared>, mut record: Record, image: Image) -> Result<Record> {
+    let (other, id) = (shared.clone(), record.id.clone());
+    let mounts = record.mounts.clone();
+    let work = shared
+        .scope
+        .spawn_blocking(move || directories(&other, &id, &image, &mounts));
+    let made = work
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("creating directories panicked")));
+    let saved = match made {
+        Ok(snapshot) => {
+            record.rootfs = snapshot;
+            record.save(&shared.store).await
+        }
+        Err(error) => Err(error),
+    };
+    if saved.is_err() {
+        shared.discard(&record);
+    }
+    saved.map(|()| record)
+}
+
+fn directories(shared: &Shared, id: &Id, image: &Image, mounts: &[Mount]) -> Result<Snapshot> {
+    let directory = shared.config.container_dir(id.as_str());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o710)
+        .create(&directory)
+        .context(format!("make {}", directory.display()))?;
+    let rootfs = shared
+        .images
+        .prepare_snapshot(image, id.as_str())
+        .map_err(from_image)?;
+    for mount in mounts {
+        if let Kind::Volume { populate: true, .. } = mount.kind {
+            populate(&rootfs.lower, Path::new(&mount.destination), &mount.source).context(
+                format!("fill the volume for {} from the image", mount.destination),
+            )?;
+        }
+    }
+    Ok(Snapshot {
+        lower: rootfs.lower,
+        upper: rootfs.upper,
+        work: rootfs.work,
+    })
+}

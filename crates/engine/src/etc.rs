@@ -1,0 +1,160 @@
+//! The container's own `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`: written at each
+//! start, since the address is known only then, and bound into the container.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use berth_net::files::{self, ResolvConf};
+
+use crate::error::{Context, Error, Result};
+use crate::network::Join;
+use crate::record::{Connected, Record};
+use crate::shared::Shared;
+use crate::spec::EtcFiles;
+
+/// Where they lie. A container that shares another's network shares its files.
+pub fn paths(shared: &Shared, record: &Record) -> EtcFiles {
+    let owner = crate::spec::container_of(&record.host.network_mode)
+        .and_then(|reference| shared.table.find(reference).ok())
+        .map_or_else(|| record.id.clone(), |handle| handle.id.clone());
+    in_directory(&shared.config.container_dir(owner.as_str()))
+}
+
+fn in_directory(directory: &Path) -> EtcFiles {
+    EtcFiles {
+        hostname: Some(directory.join("hostname")),
+        hosts: Some(directory.join("hosts")),
+        resolv_conf: Some(directory.join("resolv.conf")),
+    }
+}
+
+/// Writes the files for a start. Blocks.
+pub fn write(
+    shared: &Shared,
+    record: &Record,
+    join: &Join,
+    endpoint: Option<&Connected>,
+) -> Result<EtcFiles> {
+    if let Join::Container { id, .. } = join {
+        return Ok(in_directory(&shared.config.container_dir(id.as_str())));
+    }
+    let files = in_directory(&shared.config.container_dir(record.id.as_str()));
+    let texts = [
+        (&files.hostname, hostname(record)),
+        (&files.hosts, hosts(shared, record, join, endpoint)?),
+        (&files.resolv_conf, resolv_conf(shared, record, join)),
+    ];
+    for (path, text) in texts {
+        let Some(path) = path else { continue };
+        write_file(path, &text)?;
+    }
+    Ok(files)
+}
+
+/// In place: a container that shares the file sees the new text.
+fn write_file(path: &PathBuf, text: &str) -> Result<()> {
+    fs::write(path, text).context(format!("write {}", path.display()))
+}
+
+fn hostname(record: &Record) -> String {
+    let own = &record.config.hostname;
+    let name = if own.is_empty() {
+        rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned()
+    } else {
+        own.clone()
+    };
+    format!("{name}\n")
+}
+
+fn hosts(
+    shared: &Shared,
+    record: &Record,
+    join: &Join,
+    endpoint: Option<&Connected>,
+) -> Result<String> {
+    let extra = extra_hosts(shared, record)?;
+    if *join == Join::Host {
+        let mut text = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        for (name, address) in extra {
+            text += &format!("{address}\t{name}\n");
+        }
+        return Ok(text);
+    }
+    let config = &record.config;
+    let mut names = Vec::new();
+    if !config.hostname.is_empty() {
+        if !config.domainname.is_empty() {
+            names.push(format!("{}.{}", config.hostname, config.domainname));
+        }
+        names.push(config.hostname.clone());
+    }
+    let own: Vec<(IpAddr, Vec<String>)> = endpoint
+        .filter(|_| !names.is_empty())
+        .map(|connected| (IpAddr::V4(connected.endpoint.ipv4), names))
+        .into_iter()
+        .collect();
+    Ok(files::hosts(&own, &extra, true))
+}
+
+/// `--add-host name:address`; `host-gateway` is the host as the container reaches it.
+fn extra_hosts(shared: &Shared, record: &Record) -> Result<Vec<(String, IpAddr)>> {
+    let mut hosts = Vec::new();
+    for text in record.host.extra_hosts.iter().flatten() {
+        let bad = || Error::invalid(format!("invalid IP address in add-host: {text:?}"));
+        let (name, address) = text.split_once(['=', ':']).ok_or_else(bad)?;
+        if address != "host-gateway" {
+            let address = address
+                .trim_matches(['[', ']'])
+                .parse()
+                .map_err(|_| bad())?;
+            hosts.push((name.to_owned(), address));
+            continue;
+        }
+        let gateways: Vec<IpAddr> = match shared.config.host_gateway_ips.as_slice() {
+            [] => shared
+                .net
+                .iter()
+                .map(|net| IpAddr::V4(net.bridge().gateway))
+                .collect(),
+            given => given.to_vec(),
+        };
+        if gateways.is_empty() {
+            return Err(Error::invalid(
+                "unable to derive the IP value for host-gateway: the bridge is disabled; \
+                 give --host-gateway-ip to the daemon",
+            ));
+        }
+        hosts.extend(
+            gateways
+                .into_iter()
+                .map(|gateway| (name.to_owned(), gateway)),
+        );
+    }
+    Ok(hosts)
+}
+
+fn resolv_conf(shared: &Shared, record: &Record, join: &Join) -> String {
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let resolved = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+    let config = &shared.config;
+    let or = |own: &Option<Vec<String>>, default: &[String]| match own {
+        Some(own) if !own.is_empty() => own.clone(),
+        _ => default.to_vec(),
+    };
+    let servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
+    files::resolv_conf(ResolvConf {
+        host: &host,
+        resolved: resolved.as_deref(),
+        servers: &or(&record.host.dns, &servers),
+        search: &or(&record.host.dns_search, &config.dns_search),
+        options: &or(&record.host.dns_options, &config.dns_options),
+        host_network: *join == Join::Host,
+    })
+}

@@ -1,0 +1,209 @@
+//! The start of an engine: what the records say, what the keepers say, and what follows.
+//!
+//! ```text
+//!  record says   keeper answers      no keeper, exit.json      nothing
+//!  running       adopt it            fold the exit in          kill the cgroup, exit 137
+//!  otherwise     kill it: its start  –                         –
+//!                was never answered
+//! ```
+//!
+//! All of this is done before the engine answers anybody.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use berth_base::{Chain, Id};
+use berth_net::Endpoint;
+use berth_runtime::protocol::{ExitRecord, KeeperState};
+
+use crate::container::{self, Beginning};
+use crate::error::{Error, Result};
+use crate::keeper::Keeper;
+use crate::record::{self, Phase, Record, State};
+use crate::shared::{Shared, kill_leftovers, lost_keeper};
+
+pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
+    let (other, scope) = (shared.clone(), shared.scope.clone());
+    let loaded = scope.spawn_blocking(move || record::load(&other.store));
+    let loaded = loaded
+        .await
+        .unwrap_or_else(|_| Err(Error::internal("reading the records panicked")))?;
+    let mut tasks = Vec::new();
+    for (record, state) in loaded {
+        // A name in two records can only come from a damaged store; the first one keeps it.
+        if let Err(error) = shared.table.reserve(&record.name, &record.id) {
+            tracing::error!(container = %record.id, %error, "its name is taken");
+        }
+        let shared = shared.clone();
+        tasks.push(scope.spawn("recover a container", async move {
+            let beginning = one(&shared, &record, state).await;
+            (record, beginning)
+        }));
+    }
+    let mut found = Vec::new();
+    for task in tasks {
+        if let Ok(Some(pair)) = task.await {
+            found.push(pair);
+        }
+    }
+    sweep(shared, &found);
+    restore_network(shared, &found).await;
+    for (record, beginning) in found {
+        container::spawn(shared, record, beginning);
+    }
+    Ok(())
+}
+
+/// Finds out how one container is.
+async fn one(shared: &Arc<Shared>, record: &Record, mut state: State) -> Beginning {
+    let directory = shared.config.runtime_dir(record.id.as_str());
+    let keeper = match Keeper::reconnect(&directory).await {
+        Ok(keeper) => keeper,
+        Err(error) => {
+            tracing::error!(container = %record.id, %error, "its keeper does not respond");
+            None
+        }
+    };
+    let was_running = matches!(state.phase, Phase::Running { .. });
+    match (keeper, was_running) {
+        (Some((keeper, said)), true) if said.exited.is_none() => {
+            adopt(shared, record, state, keeper, &said)
+        }
+        (Some((_, said)), true) => ended(state, said.exited),
+        (Some((_, said)), false) if said.exited.is_none() => {
+            tracing::info!(container = %record.id, "killed: its start was never answered");
+            blocking(shared, record, |shared, record| {
+                kill_leftovers(shared, record)
+            })
+            .await;
+            not_running(shared, record, state)
+        }
+        (Some(_), false) => not_running(shared, record, state),
+        (None, true) => {
+            let since = state.started_at;
+            let exit = blocking(shared, record, move |shared, record| {
+                lost_keeper(shared, record, since)
+            })
+            .await;
+            if exit.is_none() {
+                state.phase = Phase::Exited;
+            }
+            ended(state, exit)
+        }
+        (None, false) => not_running(shared, record, state),
+    }
+}
+
+fn adopt(
+    shared: &Shared,
+    record: &Record,
+    mut state: State,
+    keeper: Keeper,
+    said: &KeeperState,
+) -> Beginning {
+    state.phase = Phase::Running {
+        pid: said.init_pid,
+        paused: said.paused,
+    };
+    shared.execs.adopt(&record.id, &said.execs);
+    Beginning {
+        state,
+        keeper: Some(keeper),
+        ..Beginning::default()
+    }
+}
+
+fn ended(state: State, exit: Option<ExitRecord>) -> Beginning {
+    Beginning {
+        state,
+        exit,
+        ..Beginning::default()
+    }
+}
+
+/// A container that did not run: its policy may want it, or `--rm` may have been interrupted.
+fn not_running(shared: &Shared, record: &Record, mut state: State) -> Beginning {
+    let waiting = state.phase == Phase::Restarting;
+    state.endpoint = None;
+    state.phase = if state.was_started() {
+        Phase::Exited
+    } else {
+        Phase::Created
+    };
+    if record.host.auto_remove && state.was_started() && !waiting {
+        let exit = ExitRecord {
+            code: state.exit_code,
+            signal: None,
+            oom_killed: state.oom_killed,
+            finished_at_ns: state.finished_at.unix_nanos(),
+        };
+        return ended(state, Some(exit));
+    }
+    let start = !shared.is_closing()
+        && state.was_started()
+        && (waiting || record.policy().starts_with_daemon(state.ended()));
+    if start {
+        state.phase = Phase::Restarting;
+    }
+    Beginning {
+        state,
+        start,
+        ..Beginning::default()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    record: &Record,
+    work: impl FnOnce(&Shared, &Record) -> T + Send + 'static,
+) -> Option<T> {
+    let (other, record) = (shared.clone(), record.clone());
+    shared
+        .scope
+        .spawn_blocking(move || work(&other, &record))
+        .await
+        .ok()
+}
+
+/// The kernel's rules and links become those of the containers that run.
+async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
+    let Some(net) = shared.net.clone() else {
+        return;
+    };
+    let endpoints: Vec<Endpoint> = found
+        .iter()
+        .filter(|(_, beginning)| beginning.keeper.is_some())
+        .filter_map(|(_, beginning)| Some(beginning.state.endpoint.as_ref()?.endpoint.clone()))
+        .collect();
+    let work = shared.scope.spawn_blocking(move || net.restore(&endpoints));
+    match work.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(error = %Chain(&error), "restore the network"),
+        Err(_) => tracing::error!("restoring the network panicked"),
+    }
+}
+
+/// Directories of containers that have no record: a create or a removal was interrupted.
+fn sweep(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
+    let known: HashSet<&str> = found.iter().map(|(record, _)| record.id.as_str()).collect();
+    let mut orphans: HashSet<Id> = HashSet::new();
+    for root in [&shared.config.data_root, &shared.config.exec_root] {
+        let Ok(entries) = std::fs::read_dir(root.join("containers")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.parse::<Id>().ok())
+                && !known.contains(id.as_str())
+            {
+                orphans.insert(id);
+            }
+        }
+    }
+    for id in orphans {
+        tracing::info!(container = %id, "cleaning up after an interrupted operation");
+        let shared = shared.clone();
+        let scope = shared.scope.clone();
+        scope.spawn_blocking(move || shared.discard_now(&id));
+    }
+}

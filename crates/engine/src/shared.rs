@@ -1,0 +1,208 @@
+//! What all parts of the engine share, and the small operations on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use berth_base::{Chain, Id, Timestamp};
+use berth_docker::container::{HostConfig, Ulimit};
+use berth_image::Images;
+use berth_net::Net;
+use berth_runtime::cgroup::Cgroup;
+use berth_runtime::launcher::Launcher;
+use berth_runtime::protocol::ExitRecord;
+use berth_store::Store;
+use berth_tasks::Scope;
+use oci_spec::runtime::LinuxResources;
+
+use crate::config::{Config, OWN_RUNTIME};
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::exec::Execs;
+use crate::network::Networks;
+use crate::record::Record;
+use crate::spec::{HostFacts, mounts::Kind};
+use crate::table::Table;
+use crate::volume::Volumes;
+
+pub struct Shared {
+    pub config: Config,
+    pub scope: Scope,
+    pub store: Store,
+    pub images: Images,
+    /// `None` where the bridge is disabled.
+    pub net: Option<Arc<Net>>,
+    pub launcher: Arc<Launcher>,
+    pub events: Events,
+    pub table: Table,
+    pub execs: Execs,
+    pub volumes: Volumes,
+    pub networks: Networks,
+    pub facts: HostFacts,
+    pub default_ulimits: Vec<Ulimit>,
+    /// The daemon's own id, as `info` shows it.
+    pub id: String,
+    pub closing: AtomicBool,
+}
+
+impl Shared {
+    /// Whether all containers are being stopped: then no policy starts one again.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub fn cgroup(&self, record: &Record) -> String {
+        match record.host.cgroup_parent.as_str() {
+            "" => self.config.cgroup(record.id.as_str()),
+            parent => format!("/{}/{}", parent.trim_matches('/'), record.id),
+        }
+    }
+
+    /// The container's event with Docker's attributes: its labels, image and name, and `more`.
+    pub fn container_event(&self, record: &Record, action: &str, more: &[(&str, &str)]) {
+        let mut attributes = record.config.labels.clone().unwrap_or_default();
+        attributes.insert("image".to_owned(), record.config.image.clone());
+        attributes.insert("name".to_owned(), record.name.clone());
+        for (key, value) in more {
+            attributes.insert((*key).to_owned(), (*value).to_owned());
+        }
+        self.events
+            .publish("container", action, record.id.as_str(), attributes);
+    }
+
+    /// `connect` or `disconnect`, with the network's id as the actor.
+    pub fn network_event(&self, record: &Record, action: &str) {
+        let Some(network) = self.networks.of(&record.host.network_mode) else {
+            return;
+        };
+        let attributes = [
+            ("container", record.id.as_str()),
+            ("name", network.name),
+            ("type", network.driver),
+        ];
+        let attributes = attributes
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        self.events
+            .publish("network", action, network.id.as_str(), attributes);
+    }
+
+    /// Frees the container's address, ports and rules. Blocks.
+    pub fn disconnect(&self, id: &str) {
+        if let Some(net) = &self.net
+            && let Err(error) = net.disconnect(id)
+        {
+            tracing::error!(container = id, error = %Chain(&error), "release its network");
+        }
+    }
+
+    /// The limits of a host configuration, for a running container.
+    pub fn resources(&self, host: &HostConfig) -> Result<LinuxResources> {
+        let devices = crate::spec::devices::gather(host)?;
+        Ok(crate::spec::resources::plan(host, &devices, &self.facts))
+    }
+
+    /// The other runtime that the container asks for; `None` is our own.
+    pub fn oci_runtime(&self, record: &Record) -> Result<Option<PathBuf>> {
+        let name = record.host.runtime.as_str();
+        if name.is_empty() || name == OWN_RUNTIME {
+            return Ok(None);
+        }
+        match self.config.runtimes.get(name) {
+            Some(runtime) => Ok(Some(runtime.path.clone())),
+            None => Err(Error::invalid(format!(
+                "unknown or invalid runtime name: {name}"
+            ))),
+        }
+    }
+
+    /// Makes what `-v` binds and does not exist. Blocks.
+    pub fn prepare_mounts(&self, record: &Record) -> Result<()> {
+        for mount in &record.mounts {
+            let Kind::Bind { create } = mount.kind else {
+                continue;
+            };
+            if mount.source.exists() {
+                continue;
+            }
+            let source = mount.source.display();
+            if !create {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": bind source path does not exist: \
+                     {source}"
+                )));
+            }
+            std::fs::create_dir_all(&mount.source).map_err(|error| {
+                Error::failed(
+                    format!("error while creating mount source path '{source}'"),
+                    &error,
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the directories of a container that no longer exists, in the background.
+    pub fn discard(self: &Arc<Self>, record: &Record) {
+        let (shared, id) = (self.clone(), record.id.clone());
+        self.scope.spawn_blocking(move || shared.discard_now(&id));
+    }
+
+    /// Deletes the directories of a container that no longer exists. Blocks.
+    pub fn discard_now(&self, id: &Id) {
+        if let Err(error) = self.images.remove_snapshot(id.as_str()) {
+            tracing::warn!(container = %id, error = %Chain(&error), "remove its snapshot");
+        }
+        for directory in [
+            self.config.container_dir(id.as_str()),
+            self.config.runtime_dir(id.as_str()),
+        ] {
+            match std::fs::remove_dir_all(&directory) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(directory = %directory.display(), %error, "remove a directory");
+                }
+            }
+        }
+    }
+}
+
+/// How a container ended whose keeper is gone: as its exit record says, if that is of this run;
+/// otherwise the keeper was killed, what is left of the container is killed too, and it counts
+/// as killed. Blocks.
+pub fn lost_keeper(shared: &Shared, record: &Record, started_at: Timestamp) -> ExitRecord {
+    if let Some(exit) = exit_record(shared, record, started_at) {
+        return exit;
+    }
+    kill_leftovers(shared, record);
+    ExitRecord {
+        code: 128 + crate::signal::KILL,
+        signal: Some(crate::signal::KILL),
+        oom_killed: false,
+        finished_at_ns: Timestamp::now().unix_nanos(),
+    }
+}
+
+/// Kills every process in the container's cgroup, and removes that. Blocks.
+pub fn kill_leftovers(shared: &Shared, record: &Record) {
+    let kill = || -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let cgroup = Cgroup::new(&shared.cgroup(record))?;
+        cgroup.kill(crate::signal::KILL)?;
+        // A frozen process dies only when it is thawed; without the controller none is frozen.
+        cgroup.freeze(false).ok();
+        cgroup.remove()?;
+        Ok(())
+    };
+    if let Err(error) = kill() {
+        tracing::error!(container = %record.id, error = %Chain(&*error), "kill its processes");
+    }
+}
+
+/// The exit record that the keeper left, unless it is of an earlier run.
+pub fn exit_record(shared: &Shared, record: &Record, started_at: Timestamp) -> Option<ExitRecord> {
+    let directory = shared.config.runtime_dir(record.id.as_str());
+    let exit = berth_runtime::keeper::read_exit(&directory).ok()??;
+    (started_at.is_zero() || exit.finished_at_ns >= started_at.unix_nanos()).then_some(exit)
+}
