@@ -25,6 +25,13 @@ pub struct Pool {
 #[error("invalid CIDR address: {0}")]
 pub struct ParseCidrError(String);
 
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("invalid address pool {text}: {what}")]
+pub struct ParsePoolError {
+    text: String,
+    what: &'static str,
+}
+
 impl Cidr {
     pub const fn new(address: Ipv4Addr, prefix: u8) -> Cidr {
         Cidr { address, prefix }
@@ -89,6 +96,14 @@ impl FromStr for Cidr {
 }
 
 impl Pool {
+    /// `None` if the subnets would be larger than the base, or too small for a container.
+    pub fn new(base: Cidr, size: u8) -> Option<Pool> {
+        const SMALLEST: u8 = 30;
+        (base.prefix..=SMALLEST)
+            .contains(&size)
+            .then_some(Pool { base, size })
+    }
+
     /// Docker's: a lone instance gets 172.17.0.0/16.
     pub fn defaults() -> Vec<Pool> {
         let pool = |a, b, prefix, size| Pool {
@@ -114,6 +129,34 @@ impl Pool {
                 prefix: size,
             })
         })
+    }
+}
+
+/// As on the command line: `base=172.30.0.0/16,size=24`.
+impl FromStr for Pool {
+    type Err = ParsePoolError;
+
+    fn from_str(text: &str) -> Result<Pool, ParsePoolError> {
+        let bad = |what| ParsePoolError {
+            text: text.to_owned(),
+            what,
+        };
+        let (mut base, mut size) = (None, None);
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("base", value)) => {
+                    let value: Cidr = value.parse().map_err(|_| bad("base is no IPv4 subnet"))?;
+                    base = Some(value.network());
+                }
+                Some(("size", value)) => {
+                    size = Some(value.parse().map_err(|_| bad("size is no number"))?);
+                }
+                _ => return Err(bad("only base=SUBNET and size=LENGTH are known")),
+            }
+        }
+        let base = base.ok_or_else(|| bad("base is missing"))?;
+        let size = size.ok_or_else(|| bad("size is missing"))?;
+        Pool::new(base, size).ok_or_else(|| bad("size does not fit the base"))
     }
 }
 
@@ -157,6 +200,22 @@ mod tests {
             choose(&Pool::defaults(), &["0.0.0.0/0".parse().expect("a subnet")]),
             None
         );
+    }
+
+    #[test]
+    fn pools_are_read_from_the_command_line() {
+        let pool: Pool = "base=10.5.0.0/16,size=24".parse().expect("a pool");
+        let subnets: Vec<String> = pool.subnets().take(2).map(|one| one.to_string()).collect();
+        assert_eq!(subnets, ["10.5.0.0/24", "10.5.1.0/24"]);
+        for text in [
+            "",
+            "base=10.5.0.0/16",
+            "size=24",
+            "base=x,size=24",
+            "base=10.5.0.0/16,size=8",
+        ] {
+            assert!(text.parse::<Pool>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The instance's bridge: making it with a subnet that is free, or using the one that is there.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::netlink::{self, Socket, route};
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::address::{self, Cidr};
 use crate::config::Config;
@@ -170,24 +171,45 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// Held until it is dropped.
-fn lock(path: &Path) -> Result<File, Error> {
-    let lock = || {
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
+struct MachineLock {
+    path: PathBuf,
+    _file: File,
+}
+
+/// Waits for the lock. The file is there only while someone holds it, so that nothing is left
+/// behind: whoever gets the lock of a file that was removed meanwhile begins again.
+fn lock(path: &Path) -> Result<MachineLock, Error> {
+    let take = || {
+        loop {
+            let options = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let file = rustix::fs::open(path, options, Mode::RUSR | Mode::WUSR)?;
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            let held = rustix::fs::fstat(&file)?;
+            match rustix::fs::stat(path) {
+                Ok(named) if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino) => {
+                    return Ok(File::from(file));
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(io::Error::from(errno)),
+            }
         }
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        Ok(file)
     };
-    lock().map_err(|source| Error::File {
-        what: "lock",
-        path: path.to_owned(),
-        source,
-    })
+    let path = path.to_owned();
+    match take() {
+        Ok(file) => Ok(MachineLock { path, _file: file }),
+        Err(source) => Err(Error::File {
+            what: "lock",
+            path,
+            source,
+        }),
+    }
+}
+
+impl Drop for MachineLock {
+    fn drop(&mut self) {
+        // Before the descriptor is closed, so that it is still ours.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
@@ -203,5 +225,32 @@ pub fn failed<'a>(what: &'a str, on: &'a str) -> impl FnOnce(netlink::Error) -> 
     move |error| Error::Netlink {
         what: format!("{what} {on}"),
         source: error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn the_lock_has_one_holder_and_leaves_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("lock");
+        let holders = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let _lock = lock(&path).expect("the lock");
+                        assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        holders.fetch_sub(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 }

@@ -16,7 +16,7 @@ pub struct Config {
     pub firewall: Firewall,
     /// Holds `relay.sock`.
     pub exec_root: PathBuf,
-    /// Taken while a subnet is chosen, by every instance of the machine.
+    /// Taken while a subnet is chosen, by every instance of the machine; it is there only then.
     pub lock_file: PathBuf,
     /// Containers of the bridge may reach each other.
     pub icc: bool,

@@ -54,10 +54,13 @@ pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<V
     if chains.iter().any(|chain| chain.table == "firewalld") {
         warnings.push(passage.firewalld_advice());
     }
-    if legacy_is_used() && !legacy_passes(passage) && (!insert || !legacy_insert(passage)) {
-        warnings.push(passage.advice(LEGACY_PROGRAM));
-    }
     Ok(warnings)
+}
+
+/// The same for iptables-legacy, whose changes nobody can listen to: done once, at the start.
+pub fn open_legacy(passage: Passage<'_>, insert: bool) -> Option<String> {
+    let passes = !legacy_is_used() || legacy_passes(passage) || insert && legacy_insert(passage);
+    (!passes).then(|| passage.advice(LEGACY_PROGRAM))
 }
 
 /// Takes the jump away again.

@@ -67,8 +67,9 @@ impl Live {
             instance,
             bridge: &inputs.bridge,
         };
-        let warnings = foreign::open(&mut socket, passage, insert)
+        let mut warnings = foreign::open(&mut socket, passage, insert)
             .map_err(failed("let pass in the host's firewall", &inputs.bridge))?;
+        warnings.extend(foreign::open_legacy(passage, insert));
         let socket = Mutex::new(socket);
         let bridge = inputs.bridge.clone();
         let table = Arc::new(Kept {
