@@ -46,26 +46,27 @@ impl Layer {
 }
 
 impl Pull<'_> {
-    /// Brings all layers into the lease, as blobs and unpacked.
+    /// Brings all layers into the lease, as blobs and unpacked. Docker says nothing of the layers
+    /// of an image that is known and whole.
     pub(super) async fn layers(
         &self,
         manifest: &Manifest,
         diff_ids: &[Digest],
+        is_known: bool,
     ) -> Result<(), Failure> {
         let layers = self.survey(manifest, diff_ids).await?;
+        let is_whole = |layer: &Layer| layer.here.blob && layer.here.unpacked;
+        if is_known && layers.iter().all(is_whole) {
+            return Ok(());
+        }
         for layer in &layers {
-            let status = match layer.here {
-                Here {
-                    blob: true,
-                    unpacked: true,
-                } => "Already exists",
-                _ => "Pulling fs layer",
+            let status = match is_whole(layer) {
+                true => "Already exists",
+                false => "Pulling fs layer",
             };
             self.say(layer.id(), status);
         }
-        let missing = layers
-            .iter()
-            .filter(|layer| !(layer.here.blob && layer.here.unpacked));
+        let missing = layers.iter().filter(|layer| !is_whole(layer));
         try_join_all(missing.map(|layer| self.layer(layer))).await?;
         Ok(())
     }

@@ -19,6 +19,14 @@ use crate::lease::Lease;
 use crate::progress::{Progress, Reporter};
 use crate::record::Wanted;
 
+/// Which tags of a repository to pull.
+#[derive(Debug, Clone, Copy)]
+enum Tags {
+    /// The one that the reference names.
+    Named,
+    All,
+}
+
 /// One pull from one endpoint.
 pub(super) struct Pull<'a> {
     pub distribution: &'a Distribution,
@@ -42,6 +50,23 @@ impl Distribution {
     /// earlier failure with a status. Dropping the future gives the pull up, and nothing of it
     /// stays.
     pub async fn pull(&self, request: &Request, report: &Reporter) -> Result<Pulled, Error> {
+        let pulled = self.pull_tags(request, Tags::Named, report).await?;
+        Ok(pulled.expect("a named tag was pulled if there was no error"))
+    }
+
+    /// Pulls all tags of a repository (`docker pull --all-tags`); the reference's own tag and
+    /// digest do not count. The first failure ends it; what was pulled before stays.
+    pub async fn pull_all(&self, request: &Request, report: &Reporter) -> Result<(), Error> {
+        self.pull_tags(request, Tags::All, report).await.map(|_| ())
+    }
+
+    /// Tries one endpoint after the other.
+    async fn pull_tags(
+        &self,
+        request: &Request,
+        tags: Tags,
+        report: &Reporter,
+    ) -> Result<Option<Pulled>, Error> {
         let failed = |failure: Failure| Error {
             reference: Box::new(request.reference.clone().or_latest()),
             failure,
@@ -50,7 +75,7 @@ impl Distribution {
             endpoints(&self.0.config, &self.0.resolver, request.reference.domain()).await;
         let mut last = None;
         for endpoint in endpoints {
-            let failure = match self.pull_from(&endpoint, request, report).await {
+            let failure = match self.pull_from(&endpoint, request, tags, report).await {
                 Ok(pulled) => return Ok(pulled),
                 Err(failure) => failure,
             };
@@ -69,8 +94,9 @@ impl Distribution {
         &self,
         endpoint: &Endpoint,
         request: &Request,
+        tags: Tags,
         report: &Reporter,
-    ) -> Result<Pulled, Failure> {
+    ) -> Result<Option<Pulled>, Failure> {
         let shared = &self.0;
         let config = client_config(&shared.config, &shared.resolver, endpoint)?;
         // A scope of its own: its connections end with this pull.
@@ -104,7 +130,28 @@ impl Distribution {
                 stall: shared.config.stall_timeout,
             },
         };
-        pull.run(request).await
+        match tags {
+            Tags::Named => {
+                let name = request.reference.clone().or_latest().familiar();
+                let pulled = pull.run(request).await?;
+                pull.say_status(pulled.is_newer, &name);
+                Ok(Some(pulled))
+            }
+            Tags::All => {
+                let mut is_newer = false;
+                for tag in repository.tags().await? {
+                    let reference = request.reference.with_tag(&tag);
+                    let reference = reference.map_err(|e| Failure::Setup(e.to_string()))?;
+                    let request = Request {
+                        reference,
+                        ..request.clone()
+                    };
+                    is_newer |= pull.run(&request).await?.is_newer;
+                }
+                pull.say_status(is_newer, &request.reference.familiar_name());
+                Ok(None)
+            }
+        }
     }
 
     /// Runs work that blocks on the disk.
@@ -182,7 +229,7 @@ impl Pull<'_> {
         if !manifest.is_image() {
             return Err(Failure::NotAnImage(manifest.config.media_type));
         }
-        let config = self.config(&manifest).await?;
+        let (config, is_known) = self.config(&manifest).await?;
         if let (Some(wanted), Document::Manifest(_)) = (&request.platform, &top.document) {
             let actual = config.platform();
             if wanted.rank(&actual).is_none() {
@@ -190,7 +237,8 @@ impl Pull<'_> {
                 return Err(Failure::OtherPlatform { wanted, actual });
             }
         }
-        self.layers(&manifest, &config.rootfs.diff_ids).await?;
+        self.layers(&manifest, &config.rootfs.diff_ids, is_known)
+            .await?;
         // The one manifest of a foreign platform is taken where no other was asked for.
         let wanted = match &top.document {
             Document::Index(_) => platform.clone(),
@@ -198,13 +246,6 @@ impl Pull<'_> {
         };
         let is_newer = self.record(request, &top.descriptor, wanted).await?;
         self.say("", format!("Digest: {digest}"));
-        let status = if is_newer {
-            "Downloaded newer image for"
-        } else {
-            "Image is up to date for"
-        };
-        let name = reference.clone().or_latest().familiar();
-        self.say("", format!("Status: {status} {name}"));
         Ok(Pulled { digest, is_newer })
     }
 
@@ -239,19 +280,17 @@ impl Pull<'_> {
         Ok(held)
     }
 
-    /// The image's configuration.
-    async fn config(&self, manifest: &Manifest) -> Result<ImageConfig, Failure> {
+    /// The image's configuration, and whether it was here before.
+    async fn config(&self, manifest: &Manifest) -> Result<(ImageConfig, bool), Failure> {
         let descriptor = &manifest.config;
         if descriptor.size > CONFIG_LIMIT {
             return Err(Failure::Config(format!("larger than {CONFIG_LIMIT} bytes")));
         }
         let digest = descriptor.digest.clone();
         let lease = self.lease.clone();
-        if !self
-            .distribution
-            .block(move || Ok(lease.contains(&digest)))
-            .await?
-        {
+        let is_known = self.distribution.block(move || Ok(lease.contains(&digest)));
+        let is_known = is_known.await?;
+        if !is_known {
             let ingest = self.begin(descriptor).await?;
             let download = Download {
                 repository: self.repository,
@@ -280,7 +319,7 @@ impl Pull<'_> {
                 "it has {diff_ids} diff ids for the {layers} layers of the manifest"
             )));
         }
-        Ok(config)
+        Ok((config, is_known))
     }
 
     pub(super) async fn begin(&self, descriptor: &Descriptor) -> Result<crate::Ingest, Failure> {
@@ -312,6 +351,14 @@ impl Pull<'_> {
                 Ok(before.as_ref() != Some(&target.digest))
             })
             .await
+    }
+
+    fn say_status(&self, is_newer: bool, name: &str) {
+        let status = match is_newer {
+            true => "Downloaded newer image for",
+            false => "Image is up to date for",
+        };
+        self.say("", format!("Status: {status} {name}"));
     }
 
     pub(super) fn say(&self, id: &str, status: impl Into<String>) {

@@ -6,7 +6,7 @@ use berth_oci::manifest::MANIFEST_LIMIT;
 use berth_oci::{Descriptor, Digest, media_type};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LINK, RANGE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
@@ -17,6 +17,15 @@ use super::refusal::Refusal;
 
 /// How much of an error's body is read.
 const ERROR_LIMIT_BYTES: usize = 64 << 10;
+
+/// How much of one page of tags is read, and how many pages.
+const TAGS_LIMIT_BYTES: usize = 4 << 20;
+const TAG_PAGES: usize = 1000;
+
+#[derive(serde::Deserialize)]
+struct TagPage {
+    tags: Option<Vec<String>>,
+}
 
 /// A repository as an endpoint serves it.
 pub struct Repository {
@@ -92,6 +101,31 @@ impl Repository {
             return Ok(Tagged::Digest(digest));
         }
         self.manifest(tag, None).await.map(Tagged::Manifest)
+    }
+
+    /// All tags of the repository.
+    pub async fn tags(&self) -> Result<Vec<String>, Failure> {
+        let mut tags = Vec::new();
+        let mut uri = format!("{}/v2/{}/tags/list", self.base, self.path);
+        for _ in 0..TAG_PAGES {
+            let response = self.request(Method::GET, &uri, HeaderMap::new()).await?;
+            let response = self.expect_success(response).await?;
+            let (head, body) = response.into_parts();
+            let body = berth_http::body::read(body, TAGS_LIMIT_BYTES).await;
+            let broken = |cause: String| Failure::Broken {
+                uri: uri.clone(),
+                cause,
+            };
+            let body = body.map_err(|error| broken(error.to_string()))?;
+            let page: TagPage =
+                serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next_page(&self.base, &head.headers) {
+                Some(next) => uri = next,
+                None => break,
+            }
+        }
+        Ok(tags)
     }
 
     /// The manifest with this digest.
@@ -241,6 +275,20 @@ impl Repository {
             &body,
         )))
     }
+}
+
+/// Where a list goes on: `Link: </v2/app/tags/list?last=x&n=100>; rel="next"`, on the same host.
+fn next_page(base: &str, headers: &HeaderMap) -> Option<String> {
+    let link = headers.get(LINK)?.to_str().ok()?;
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let base: Uri = base.parse().ok()?;
+    let path = match target.starts_with('/') {
+        true => target.to_owned(),
+        false => target.parse::<Uri>().ok()?.path_and_query()?.to_string(),
+    };
+    let origin = (base.scheme_str()?, base.authority()?);
+    rest.contains("next")
+        .then(|| format!("{}://{}{path}", origin.0, origin.1))
 }
 
 /// A method as Go's errors spell it.

@@ -66,10 +66,13 @@ impl Host {
     }
 
     async fn pull_request(&self, request: &Request) -> Result<Pulled, Error> {
+        self.distribution.pull(request, &self.reporter()).await
+    }
+
+    /// Remembers what is said.
+    fn reporter(&self) -> berth_image::Reporter {
         let said = Arc::clone(&self.said);
-        let report: berth_image::Reporter =
-            Arc::new(move |progress| said.lock().unwrap().push(progress));
-        self.distribution.pull(request, &report).await
+        Arc::new(move |progress| said.lock().unwrap().push(progress))
     }
 
     /// The error of a pull that fails, and that nothing is left of it.

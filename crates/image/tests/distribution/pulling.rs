@@ -69,7 +69,6 @@ async fn a_second_pull_downloads_nothing() {
         host.said(),
         [
             "latest: Pulling from app".to_owned(),
-            format!("{}: Already exists", built.layers[0].short()),
             format!("Digest: {}", again.digest),
             format!("Status: Image is up to date for {name}:latest"),
         ]
@@ -91,7 +90,15 @@ async fn a_moved_tag_brings_only_the_new_layers() {
     let name = registry.name("app");
     host.pull(&name).await.unwrap();
     registry.push("app", "latest", &new);
+    host.said();
     assert!(host.pull(&name).await.unwrap().is_newer);
+    assert_eq!(
+        host.said()[1..3],
+        [
+            format!("{}: Already exists", new.layers[0].short()),
+            format!("{}: Pulling fs layer", new.layers[1].short()),
+        ]
+    );
     assert_eq!(host.file(&name, "top").as_deref(), Some("new"));
     assert_eq!(registry.asked(&new.layers[0]).len(), 1);
     assert_eq!(registry.asked(&new.layers[1]).len(), 1);
@@ -222,6 +229,56 @@ async fn mirrors_are_tried_in_order_and_only_for_docker_hub() {
     let before = good.seen().len();
     host.pull(&elsewhere.name("library/app")).await.unwrap_err();
     assert_eq!(good.seen().len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tags_are_pulled_page_by_page() {
+    let registry = Fake::with(|seen| {
+        let list = seen.path.strip_prefix("/v2/app/tags/list")?;
+        let mut response = crate::fake::json(
+            http::StatusCode::OK,
+            match list {
+                "" => r#"{"name":"app","tags":["v1","v2"]}"#,
+                "?last=v2" => r#"{"name":"app","tags":["v3"]}"#,
+                other => panic!("{other}"),
+            },
+        );
+        if list.is_empty() {
+            let link = r#"</v2/app/tags/list?last=v2>; rel="next""#;
+            response.headers_mut().insert("link", link.parse().unwrap());
+        }
+        Some(response)
+    })
+    .await;
+    let name = registry.name("app");
+    for tag in ["v1", "v2", "v3"] {
+        registry.push("app", tag, &image(&[("tag", tag)]));
+    }
+    let host = Host::new();
+    let request = Request {
+        reference: name.parse().unwrap(),
+        platform: None,
+        credentials: Credentials::Anonymous,
+    };
+    host.distribution
+        .pull_all(&request, &host.reporter())
+        .await
+        .unwrap();
+    for tag in ["v1", "v2", "v3"] {
+        assert_eq!(
+            host.file(&format!("{name}:{tag}"), "tag").as_deref(),
+            Some(tag)
+        );
+    }
+    let said = host.said();
+    let newer = format!("Status: Downloaded newer image for {name}");
+    assert_eq!(said.last(), Some(&newer));
+    assert_eq!(
+        said.iter()
+            .filter(|line| line.starts_with("Status"))
+            .count(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
