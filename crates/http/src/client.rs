@@ -322,7 +322,7 @@ fn broken(host: &str, source: hyper::Error) -> Error {
     let host = host.to_owned();
     match tls_error(&source) {
         Some(inner) => Error::Tls {
-            source: inner.clone(),
+            source: Box::new(inner.clone()),
             host,
         },
         None => Error::Http { host, source },

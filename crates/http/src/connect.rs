@@ -115,7 +115,7 @@ fn handshake_error(host: &str, error: io::Error) -> Error {
         }
         Some(inner) => Error::Tls {
             host,
-            source: inner.clone(),
+            source: Box::new(inner.clone()),
         },
         None => Error::TlsBroken {
             host,

@@ -22,7 +22,10 @@ pub enum Error {
     },
     /// The TLS handshake failed.
     #[error("TLS handshake with {host}")]
-    Tls { host: String, source: rustls::Error },
+    Tls {
+        host: String,
+        source: Box<rustls::Error>,
+    },
     /// The connection broke in the TLS handshake.
     #[error("TLS handshake with {host}")]
     TlsBroken { host: String, source: io::Error },

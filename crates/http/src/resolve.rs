@@ -64,10 +64,13 @@ pub enum Error {
     },
     /// No name server answered usefully.
     #[error("no answer from the name servers {server}")]
-    Unanswered { server: String, source: NetError },
+    Unanswered {
+        server: String,
+        source: Box<NetError>,
+    },
     /// The configuration of the resolver is unusable.
     #[error("read the configuration of name resolution")]
-    Configuration(#[source] NetError),
+    Configuration(#[source] Box<NetError>),
 }
 
 impl Error {
@@ -117,7 +120,10 @@ impl Resolver {
                 Ok(found)
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Err(Error::NotFound { server }),
-            Err(source) => Err(Error::Unanswered { server, source }),
+            Err(source) => Err(Error::Unanswered {
+                server,
+                source: Box::new(source),
+            }),
         }
     }
 
@@ -144,7 +150,7 @@ impl Resolver {
         let provider = TokioRuntimeProvider::default();
         let mut builder = TokioResolver::builder_with_config(config, provider);
         *builder.options_mut() = options;
-        let resolver = builder.build().map_err(Error::Configuration)?;
+        let resolver = builder.build().map_err(configuration)?;
         *cached = Some(Cached {
             modified,
             servers: servers.clone(),
@@ -157,7 +163,7 @@ impl Resolver {
         let text = match std::fs::read(&self.files.resolv_conf) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Error::Configuration(error.into())),
+            Err(error) => return Err(configuration(error.into())),
         };
         let (config, mut options) = hickory_resolver::system_conf::parse_resolv_conf(&text)
             // resolv.conf(5): without a name server the one on this machine is asked.
@@ -169,6 +175,10 @@ impl Resolver {
         options.use_hosts_file = ResolveHosts::Never;
         Ok((config, options))
     }
+}
+
+fn configuration(error: NetError) -> Error {
+    Error::Configuration(Box::new(error))
 }
 
 /// The addresses that the text of a hosts file gives `name`.

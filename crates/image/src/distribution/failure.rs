@@ -49,9 +49,12 @@ pub enum Failure {
         actual: u64,
     },
     #[error("no matching manifest for {0} in the manifest list entries")]
-    NoPlatform(Platform),
+    NoPlatform(Box<Platform>),
     #[error("its platform ({actual}) does not match the specified platform ({wanted})")]
-    OtherPlatform { wanted: Platform, actual: Platform },
+    OtherPlatform {
+        wanted: Box<Platform>,
+        actual: Box<Platform>,
+    },
     #[error("unsupported media type {0}")]
     NotAnImage(String),
     #[error("manifest is larger than {limit_bytes} bytes")]

@@ -214,7 +214,7 @@ impl Pull<'_> {
         let manifest = match &top.document {
             Document::Manifest(manifest) => manifest.clone(),
             Document::Index(index) => {
-                let none = || Failure::NoPlatform(platform.clone());
+                let none = || Failure::NoPlatform(Box::new(platform.clone()));
                 let chosen = index.select(platform).ok_or_else(none)?;
                 match self
                     .manifest(&chosen.digest, &chosen.media_type)
@@ -233,8 +233,10 @@ impl Pull<'_> {
         if let (Some(wanted), Document::Manifest(_)) = (&request.platform, &top.document) {
             let actual = config.platform();
             if wanted.rank(&actual).is_none() {
-                let wanted = wanted.clone();
-                return Err(Failure::OtherPlatform { wanted, actual });
+                return Err(Failure::OtherPlatform {
+                    wanted: Box::new(wanted.clone()),
+                    actual: Box::new(actual),
+                });
             }
         }
         self.layers(&manifest, &config.rootfs.diff_ids, is_known)
