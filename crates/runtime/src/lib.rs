@@ -13,4 +13,5 @@ mod plan;
 pub mod protocol;
 pub mod rootfs;
 pub mod seccomp;
+pub mod selfexe;
 pub mod user;
