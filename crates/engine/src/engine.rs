@@ -9,6 +9,7 @@ use berth_base::Id;
 use berth_docker::{container, event, exec, filters::Filters, network, system, volume};
 use berth_image::{Images, Usage};
 use berth_net::Net;
+use berth_runtime::cgroup::Cgroup;
 use berth_runtime::launcher::Launcher;
 use berth_runtime::protocol::{self, RequestBody};
 use berth_store::{Store, Txn};
@@ -126,6 +127,14 @@ impl Engine {
         }
         if !self.shared.scope.drain(DRAIN_DEADLINE).await {
             tracing::warn!("some tasks of the engine did not end");
+        }
+        if !self.has_running()
+            && let Ok(parent) = Cgroup::new(&self.shared.config.cgroup_parent)
+        {
+            for directory in parent.directories() {
+                // It stays where something is still in it.
+                std::fs::remove_dir(directory).ok();
+            }
         }
     }
 
