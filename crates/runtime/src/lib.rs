@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod cli;
 pub mod container;
 pub mod defaults;
 pub mod error;

@@ -91,7 +91,7 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
         netns: netns.as_ref().map(AsFd::as_fd),
         cgroup: &launch.cgroup,
         init: launch.init,
-        die_with_caller: true,
+        lifetime: container::Lifetime::Caller,
     })?;
     let console = created.console.take();
     let warnings = std::mem::take(&mut created.warnings);
