@@ -342,6 +342,10 @@ impl Engine {
             // Without a terminal a client's input is data, never a command.
             false => detach::parse(options.detach_keys.as_deref()).map(|_| Vec::new())?,
         };
+        let mut greeting = options.greeting.clone();
+        if options.logs || !options.stream {
+            crate::attach::greet(&client, &std::mem::take(&mut greeting))?;
+        }
         if options.logs {
             crate::attach::replay(self, &target, &options, &client).await?;
         }
@@ -359,6 +363,7 @@ impl Engine {
         handle
             .ask(|reply| Command::Attach {
                 options,
+                greeting,
                 client,
                 reply,
             })
