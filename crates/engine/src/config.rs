@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use berth_docker::container::Ulimit;
 
@@ -14,12 +15,8 @@ pub struct Config {
     pub instance: String,
     /// Below each hierarchy's root, for example `/berth`.
     pub cgroup_parent: String,
-    /// Containers go on while no daemon runs.
-    pub live_restore: bool,
     /// Run a reaper as process 1 where the container does not say.
     pub init: bool,
-    pub default_runtime: String,
-    pub runtimes: BTreeMap<String, Runtime>,
     /// `json-file` or `none`.
     pub log_driver: String,
     pub log_opts: BTreeMap<String, String>,
@@ -37,16 +34,40 @@ pub struct Config {
     pub no_new_privileges: bool,
     /// Containers without network are all there are (`--bridge none`).
     pub bridge_disabled: bool,
-    pub labels: Vec<String>,
-    pub insecure_registries: Vec<String>,
-    pub registry_mirrors: Vec<String>,
     pub debug: bool,
     pub http_proxy: String,
     pub https_proxy: String,
     pub no_proxy: String,
     pub version: Version,
+    pub live: Live,
+}
+
+/// What a running daemon can change (SIGHUP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// Containers go on while no daemon runs.
+    pub live_restore: bool,
     /// How long a stop of all containers waits for each, at shutdown without live restore.
-    pub shutdown_timeout: std::time::Duration,
+    pub shutdown_timeout: Duration,
+    pub labels: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    pub registry_mirrors: Vec<String>,
+    pub default_runtime: String,
+    pub runtimes: BTreeMap<String, Runtime>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            live_restore: true,
+            shutdown_timeout: Duration::from_secs(15),
+            labels: Vec::new(),
+            insecure_registries: Vec::new(),
+            registry_mirrors: Vec::new(),
+            default_runtime: OWN_RUNTIME.to_owned(),
+            runtimes: BTreeMap::new(),
+        }
+    }
 }
 
 /// Another OCI runtime (`--add-runtime`).
@@ -80,10 +101,7 @@ impl Config {
             exec_root: exec_root.into(),
             instance: instance.to_owned(),
             cgroup_parent: format!("/{instance}"),
-            live_restore: true,
             init: false,
-            default_runtime: OWN_RUNTIME.to_owned(),
-            runtimes: BTreeMap::new(),
             log_driver: "json-file".to_owned(),
             log_opts: BTreeMap::new(),
             default_ulimits: BTreeMap::new(),
@@ -96,15 +114,12 @@ impl Config {
             default_cgroupns_mode: None,
             no_new_privileges: false,
             bridge_disabled: false,
-            labels: Vec::new(),
-            insecure_registries: Vec::new(),
-            registry_mirrors: Vec::new(),
             debug: false,
             http_proxy: String::new(),
             https_proxy: String::new(),
             no_proxy: String::new(),
             version: Version::default(),
-            shutdown_timeout: std::time::Duration::from_secs(15),
+            live: Live::default(),
         }
     }
 

@@ -88,7 +88,7 @@ fn plan(
     let defaults = adapt::Defaults {
         log_driver: shared.config.log_driver.clone(),
         log_options: shared.config.log_opts.clone(),
-        runtime: shared.config.default_runtime.clone(),
+        runtime: shared.live.load().default_runtime.clone(),
         init: shared.config.init,
     };
     adapt::adapt(&mut config, &mut host, id.short(), &defaults, &shared.facts);

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use berth_base::Id;
 use berth_docker::{container, event, exec, filters::Filters, network, system, volume};
 use berth_image::{Images, Usage};
 use berth_net::Net;
-use berth_runtime::cgroup::Cgroup;
 use berth_runtime::launcher::Launcher;
 use berth_runtime::protocol::{self, RequestBody};
 use berth_store::{Store, Txn};
 use berth_tasks::Scope;
 
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::container::{Command, Handle};
 use crate::error::{Context, Error, Result};
 use crate::events::{EventStream, Events};
@@ -71,6 +71,7 @@ impl Engine {
             facts: host::facts(),
             default_ulimits: config.default_ulimits.values().cloned().collect(),
             id: daemon_id(&store).await?,
+            live: ArcSwap::from_pointee(config.live.clone()),
             config,
             scope,
             store,
@@ -106,6 +107,11 @@ impl Engine {
         handles.into_iter().filter_map(usage).collect()
     }
 
+    /// Takes over what a running daemon can change.
+    pub fn reload(&self, live: Live) {
+        self.shared.live.store(Arc::new(live));
+    }
+
     pub fn config(&self) -> &Config {
         &self.shared.config
     }
@@ -122,19 +128,12 @@ impl Engine {
     /// Ends the engine: with live restore the containers go on, without it they are stopped.
     pub async fn shutdown(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        if !self.shared.config.live_restore {
-            lifecycle::stop_all(&self.shared, self.shared.config.shutdown_timeout).await;
+        let live = self.shared.live.load_full();
+        if !live.live_restore {
+            lifecycle::stop_all(&self.shared, live.shutdown_timeout).await;
         }
         if !self.shared.scope.drain(DRAIN_DEADLINE).await {
             tracing::warn!("some tasks of the engine did not end");
-        }
-        if !self.has_running()
-            && let Ok(parent) = Cgroup::new(&self.shared.config.cgroup_parent)
-        {
-            for directory in parent.directories() {
-                // It stays where something is still in it.
-                std::fs::remove_dir(directory).ok();
-            }
         }
     }
 
@@ -342,10 +341,6 @@ impl Engine {
             // Without a terminal a client's input is data, never a command.
             false => detach::parse(options.detach_keys.as_deref()).map(|_| Vec::new())?,
         };
-        let mut greeting = options.greeting.clone();
-        if options.logs || !options.stream {
-            crate::attach::greet(&client, &std::mem::take(&mut greeting))?;
-        }
         if options.logs {
             crate::attach::replay(self, &target, &options, &client).await?;
         }
@@ -363,7 +358,6 @@ impl Engine {
         handle
             .ask(|reply| Command::Attach {
                 options,
-                greeting,
                 client,
                 reply,
             })

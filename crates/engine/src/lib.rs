@@ -45,7 +45,7 @@ mod top;
 mod update;
 mod volume;
 
-pub use config::{Config, Runtime, Version};
+pub use config::{Config, Live, Runtime, Version};
 pub use engine::{Engine, Parts};
 pub use error::{Error, ErrorKind, Result};
 pub use events::EventStream;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use berth_base::{Chain, Id, Timestamp};
 use berth_docker::container::{HostConfig, Ulimit};
 use berth_image::Images;
@@ -15,7 +16,7 @@ use berth_store::Store;
 use berth_tasks::Scope;
 use oci_spec::runtime::LinuxResources;
 
-use crate::config::{Config, OWN_RUNTIME};
+use crate::config::{Config, Live, OWN_RUNTIME};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
@@ -26,7 +27,9 @@ use crate::table::Table;
 use crate::volume::Volumes;
 
 pub struct Shared {
+    /// What was settled at the start; its `live` part is only the beginning of [`Self::live`].
     pub config: Config,
+    pub live: ArcSwap<Live>,
     pub scope: Scope,
     pub store: Store,
     pub images: Images,
@@ -109,7 +112,7 @@ impl Shared {
         if name.is_empty() || name == OWN_RUNTIME {
             return Ok(None);
         }
-        match self.config.runtimes.get(name) {
+        match self.live.load().runtimes.get(name) {
             Some(runtime) => Ok(Some(runtime.path.clone())),
             None => Err(Error::invalid(format!(
                 "unknown or invalid runtime name: {name}"

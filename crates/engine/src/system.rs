@@ -96,12 +96,13 @@ pub fn info(shared: &Shared) -> Info {
     }
     let [running, paused, stopped] = counts;
     let config = &shared.config;
+    let live = shared.live.load();
     let uname = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let (system, system_version) = operating_system();
     let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
     let own = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
-    let mut runtimes: BTreeMap<String, Runtime> = config
+    let mut runtimes: BTreeMap<String, Runtime> = live
         .runtimes
         .iter()
         .map(|(name, runtime)| {
@@ -170,7 +171,7 @@ pub fn info(shared: &Shared) -> Info {
         index_server_address: "https://index.docker.io/v1/".to_owned(),
         registry_config: Some(RegistryConfig {
             insecure_registry_cidrs: vec!["::1/128".to_owned(), "127.0.0.0/8".to_owned()],
-            mirrors: Some(config.registry_mirrors.clone()),
+            mirrors: Some(live.registry_mirrors.clone()),
             ..RegistryConfig::default()
         }),
         ncpu: i64::from(shared.facts.cpus),
@@ -180,15 +181,15 @@ pub fn info(shared: &Shared) -> Info {
         https_proxy: config.https_proxy.clone(),
         no_proxy: config.no_proxy.clone(),
         name: text(uname.nodename()),
-        labels: config.labels.clone(),
+        labels: live.labels.clone(),
         server_version: config.version.version.clone(),
         runtimes,
-        default_runtime: config.default_runtime.clone(),
+        default_runtime: live.default_runtime.clone(),
         swarm: Swarm {
             local_node_state: "inactive".to_owned(),
             ..Swarm::default()
         },
-        live_restore_enabled: config.live_restore,
+        live_restore_enabled: live.live_restore,
         init_binary: "berth".to_owned(),
         security_options: security,
         warnings: warnings(shared),

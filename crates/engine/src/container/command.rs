@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::attach::greet;
 use berth_docker::container::HostConfig;
 use berth_runtime::protocol::{AttachOptions, ReplyBody, RequestBody, Target};
 use tokio::sync::oneshot;
@@ -42,7 +41,6 @@ pub enum Command {
     /// Answered at once: the connection is handed to the keeper, or kept for the start.
     Attach {
         options: AttachOptions,
-        greeting: Vec<u8>,
         client: OwnedFd,
         reply: Reply<()>,
     },
@@ -90,11 +88,10 @@ impl Owner {
             Command::Pause { pause, reply } => self.pause(pause, reply).await,
             Command::Attach {
                 options,
-                greeting,
                 client,
                 reply,
             } => {
-                answer(reply, self.attach(options, &greeting, client).await);
+                answer(reply, self.attach(options, client).await);
             }
             Command::CancelRestart { reply } => answer(reply, self.cancel_restart().await),
             Command::Rename { name, reply } => answer(reply, self.rename(name).await),
@@ -176,15 +173,9 @@ impl Owner {
         }
     }
 
-    async fn attach(
-        &mut self,
-        options: AttachOptions,
-        greeting: &[u8],
-        client: OwnedFd,
-    ) -> Result<()> {
+    async fn attach(&mut self, options: AttachOptions, client: OwnedFd) -> Result<()> {
         match self.state.phase {
             Phase::Running { .. } => {
-                greet(&client, greeting)?;
                 let (sender, receiver) = oneshot::channel();
                 let body = RequestBody::Attach {
                     exec: None,
@@ -200,7 +191,6 @@ impl Owner {
                 "too many clients wait for the container's start",
             )),
             Phase::Created | Phase::Starting | Phase::Restarting | Phase::Exited => {
-                greet(&client, greeting)?;
                 self.clients.push((options, client));
                 Ok(())
             }
