@@ -1,2 +1,59 @@
 //! The `berth` binary: arguments to configuration, build, run, drain.
-fn main() {}
+//!
+//! The name it is called by decides: `docker` is the command line, `dockerd` the daemon; `berth`
+//! is both, and has a few commands of its own.
+
+mod build;
+mod daemon;
+mod demo;
+mod surroundings;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use berth_cli::{Build, Invocation};
+
+/// The commands that only the binary itself has.
+const OWN_COMMANDS: &[(&str, &str)] = &[
+    ("daemon", "Run the engine"),
+    (
+        "demo",
+        "Show what it does, without network and without traces",
+    ),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let called = words.next().unwrap_or_default();
+    let args: Vec<String> = words.collect();
+    let name = Path::new(&called)
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    match (name.as_str(), args.first().map(String::as_str)) {
+        ("dockerd", _) => daemon::main("dockerd", &args),
+        ("docker", _) => command_line("docker", args),
+        (_, Some("daemon")) => daemon::main("berth daemon", &args[1..]),
+        (_, Some("demo")) => demo::main(&args[1..]),
+        (_, Some(demo::SERVER)) => demo::serve(&args[1..]),
+        _ => command_line("berth", args),
+    }
+}
+
+fn command_line(program: &str, args: Vec<String>) -> ExitCode {
+    berth_cli::main(Invocation {
+        program: program.to_owned(),
+        args,
+        environment: Box::new(surroundings::variable),
+        default_host: format!("unix://{}", daemon::DEFAULT_SOCKET),
+        build: Build {
+            version: build::VERSION.to_owned(),
+            commit: build::commit().to_owned(),
+            time: String::new(),
+        },
+        extra_commands: if program == "berth" {
+            OWN_COMMANDS
+        } else {
+            &[]
+        },
+    })
+}

@@ -80,7 +80,9 @@ impl Cli {
         }
         match self.env("DOCKER_CONFIG") {
             Some(dir) => dir.into(),
-            None => PathBuf::from(self.env("HOME").unwrap_or_else(|| "/root".into())).join(".docker"),
+            None => {
+                PathBuf::from(self.env("HOME").unwrap_or_else(|| "/root".into())).join(".docker")
+            }
         }
     }
 
@@ -147,8 +149,8 @@ impl Cli {
             let context = self.contexts().load(&name)?;
             (context.host(), self.contexts().tls(&context))
         };
-        let host = Host::parse(&host, tls.is_some())
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let host =
+            Host::parse(&host, tls.is_some()).map_err(|error| Failure::new(error.to_string()))?;
         // Reading the configuration only for headers would cost every command a file.
         Ok(Options {
             tls: tls.filter(|_| matches!(host, Host::Tcp { .. })),

@@ -44,9 +44,13 @@ const INSPECT_FORMAT_HELP: &str = "Format the output:\n\
 const FORMAT: Flag = Flag::text("format", FORMAT_HELP);
 /// `--format` of what is shown as JSON.
 const INSPECT_FORMAT: Flag = Flag::text("format", INSPECT_FORMAT_HELP).short('f');
-const FILTER: Flag = Flag::of("filter", Kind::Many("filter"), "Show only what meets this condition")
-    .short('f')
-    .check(check_filter);
+const FILTER: Flag = Flag::of(
+    "filter",
+    Kind::Many("filter"),
+    "Show only what meets this condition",
+)
+.short('f')
+.check(check_filter);
 const NO_TRUNC: Flag = Flag::switch("no-trunc", "Do not shorten the output");
 
 fn check_filter(text: &str) -> Result<(), String> {
@@ -106,7 +110,9 @@ impl Failures {
 
 /// Asks a question; only `y` and `yes` mean yes.
 fn confirm(warning: &str) -> Result<bool, Failure> {
-    crate::cli::print(format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
+    crate::cli::print(format!(
+        "{warning}\nAre you sure you want to continue? [y/N] "
+    ))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     let yes = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");

@@ -25,7 +25,10 @@ impl Config {
                 });
             }
             Err(error) => {
-                return Err(format!("Error loading config file: {}: {error}", path.display()));
+                return Err(format!(
+                    "Error loading config file: {}: {error}",
+                    path.display()
+                ));
             }
         };
         match serde_json::from_slice(&bytes) {
@@ -38,7 +41,10 @@ impl Config {
     }
 
     pub fn text(&self, key: &str) -> Option<&str> {
-        self.fields.get(key)?.as_str().filter(|text| !text.is_empty())
+        self.fields
+            .get(key)?
+            .as_str()
+            .filter(|text| !text.is_empty())
     }
 
     pub fn current_context(&self) -> Option<String> {
@@ -58,7 +64,9 @@ impl Config {
         let proxies = all.and_then(|all| all.get(host).or_else(|| all.get("default")));
         let mut variables = BTreeMap::new();
         for (key, name) in KEYS {
-            let value = proxies.and_then(|proxies| proxies.get(key)).and_then(Value::as_str);
+            let value = proxies
+                .and_then(|proxies| proxies.get(key))
+                .and_then(Value::as_str);
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 variables.insert((*name).to_owned(), value.to_owned());
                 variables.insert(name.to_lowercase(), value.to_owned());
@@ -69,7 +77,11 @@ impl Config {
 
     /// The base64 of `user:password` for a registry.
     pub fn auth(&self, registry: &str) -> Option<&str> {
-        self.fields.get("auths")?.get(registry)?.get("auth")?.as_str()
+        self.fields
+            .get("auths")?
+            .get(registry)?
+            .get("auth")?
+            .as_str()
     }
 
     /// Sets or removes a text and writes the file at once, by renaming a new one over it.
@@ -89,7 +101,9 @@ impl Config {
         let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
         serde::Serialize::serialize(&self.fields, &mut serializer)?;
-        let temporary = self.path.with_extension(format!("json.{}", std::process::id()));
+        let temporary = self
+            .path
+            .with_extension(format!("json.{}", std::process::id()));
         let mut file = private_file(&temporary)?;
         file.write_all(&out)?;
         std::fs::rename(&temporary, &self.path)

@@ -138,7 +138,9 @@ pub fn check_name(name: &str) -> Result<(), Failure> {
     if name == crate::cli::DEFAULT_CONTEXT {
         return Err(Failure::new("\"default\" is a reserved context name"));
     }
-    let starts_well = bytes.next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let starts_well = bytes
+        .next()
+        .is_some_and(|first| first.is_ascii_alphanumeric());
     let goes_on_well = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte));
     if starts_well && goes_on_well && name.len() >= 2 {
         return Ok(());

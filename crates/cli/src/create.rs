@@ -58,11 +58,21 @@ pub fn plan(flags: &Parsed, lookup: Lookup) -> Result<CreateRequest, Error> {
         tty: flags.on("tty"),
         open_stdin,
         stdin_once: open_stdin && attach_stdin,
-        env: some(env::variables(flags.list("env-file"), flags.list("env"), lookup)?),
+        env: some(env::variables(
+            flags.list("env-file"),
+            flags.list("env"),
+            lookup,
+        )?),
         cmd: (!command.is_empty()).then(|| StrSlice(command.to_vec())),
         healthcheck: health::plan(flags)?,
         image: image.to_owned(),
-        volumes: Some(volumes.anonymous.into_iter().map(|path| (path, Empty {})).collect()),
+        volumes: Some(
+            volumes
+                .anonymous
+                .into_iter()
+                .map(|path| (path, Empty {}))
+                .collect(),
+        ),
         working_dir: flags.text("workdir").to_owned(),
         entrypoint: flags
             .given("entrypoint")
@@ -128,7 +138,9 @@ fn resources(flags: &Parsed) -> Result<HostConfig, Error> {
     Ok(HostConfig {
         cpu_shares: flags.int("cpu-shares"),
         memory: flags.bytes("memory"),
-        nano_cpus: flags.given("cpus").map_or(Ok(0), crate::flags::parse_cpus)?,
+        nano_cpus: flags
+            .given("cpus")
+            .map_or(Ok(0), crate::flags::parse_cpus)?,
         cgroup_parent: flags.text("cgroup-parent").to_owned(),
         blkio_weight: flags.text("blkio-weight").parse().unwrap_or(0),
         blkio_weight_device: Some(device::weights(flags.list("blkio-weight-device"))?),
@@ -169,7 +181,9 @@ fn check_modes(flags: &Parsed) -> Result<(), Error> {
     let known = |name: &str, words: &[&str], label: &str| {
         let mode = flags.text(name);
         let container = name == "pid"
-            && mode.strip_prefix("container:").is_some_and(|id| !id.is_empty());
+            && mode
+                .strip_prefix("container:")
+                .is_some_and(|id| !id.is_empty());
         if mode.is_empty() || words.contains(&mode) || container {
             return Ok(());
         }
@@ -194,9 +208,7 @@ fn restart(text: &str) -> Result<RestartPolicy, Error> {
         None => 0,
     };
     if name.is_empty() && count.is_some() {
-        return Err(
-            "invalid restart policy format: no policy provided before colon".to_owned(),
-        );
+        return Err("invalid restart policy format: no policy provided before colon".to_owned());
     }
     Ok(RestartPolicy {
         name: name.to_owned(),
@@ -244,8 +256,22 @@ pub(crate) fn parse_ulimit(text: &str) -> Result<Ulimit, Error> {
 }
 
 const ULIMITS: &[&str] = &[
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
-    "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn ulimits(texts: &[String]) -> Result<Vec<Ulimit>, Error> {
@@ -366,8 +392,19 @@ mod tests {
     #[test]
     fn limits_and_capabilities_are_normalised() {
         let words = [
-            "-m", "64m", "--cpus", "1.5", "--cap-add", "net_admin", "--cap-drop", "all",
-            "--ulimit", "nofile=10:20", "--restart", "on-failure:3", "x",
+            "-m",
+            "64m",
+            "--cpus",
+            "1.5",
+            "--cap-add",
+            "net_admin",
+            "--cap-drop",
+            "all",
+            "--ulimit",
+            "nofile=10:20",
+            "--restart",
+            "on-failure:3",
+            "x",
         ];
         let host = request(&words).unwrap().host_config.unwrap();
         assert_eq!(host.memory, 64 << 20);
@@ -396,6 +433,9 @@ mod tests {
             &["--no-healthcheck", "--health-cmd", "x", "x"],
             "--no-healthcheck conflicts with --health-* options",
         );
-        check(&["-p", "1-3:1-2", "x"], "invalid ranges specified for container and host Ports: 1-2 and 1-3");
+        check(
+            &["-p", "1-3:1-2", "x"],
+            "invalid ranges specified for container and host Ports: 1-2 and 1-3",
+        );
     }
 }

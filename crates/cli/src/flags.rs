@@ -408,7 +408,10 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_value_is_read() {
-        let parsed = good(Order::Mixed, "-it -e A=1 -eB=2 -e=C=3 --env D --env=E=5 x --net n y");
+        let parsed = good(
+            Order::Mixed,
+            "-it -e A=1 -eB=2 -e=C=3 --env D --env=E=5 x --net n y",
+        );
         assert!(parsed.on("interactive") && parsed.on("tty"));
         assert_eq!(parsed.list("env"), ["A=1", "B=2", "C=3", "D", "E=5"]);
         assert_eq!(parsed.args, ["x", "y"]);
@@ -444,7 +447,10 @@ mod tests {
     #[test]
     fn processors_are_counted_in_billionths() {
         assert_eq!(parse_cpus("1.5"), Ok(1_500_000_000));
-        assert_eq!(parse_cpus("x"), Err("failed to parse x as a rational number".into()));
+        assert_eq!(
+            parse_cpus("x"),
+            Err("failed to parse x as a rational number".into())
+        );
         assert!(parse_cpus("0.0000000001").is_err());
     }
 }

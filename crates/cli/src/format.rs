@@ -225,8 +225,16 @@ mod tests {
         check("", false, "THING ID   NAME\n1          <a>\n");
         check("table", true, "1\n");
         check("table {{upper .Name}}", false, "NAME\n<A>\n");
-        check("table {{.Label \"com.x-y\"}}", false, "x y\nlabel com.x-y\n");
-        check("json", false, "{\"ID\":\"1\",\"Name\":\"\\u003ca\\u003e\"}\n");
+        check(
+            "table {{.Label \"com.x-y\"}}",
+            false,
+            "x y\nlabel com.x-y\n",
+        );
+        check(
+            "json",
+            false,
+            "{\"ID\":\"1\",\"Name\":\"\\u003ca\\u003e\"}\n",
+        );
         check("{{.ID}}\\t{{json .Name}}", false, "1\t\"<a>\"\n");
         check(
             "{{.No}}",

@@ -19,7 +19,11 @@ pub fn command(path: &str, command: &Command, width: usize) -> String {
     };
     let _ = writeln!(out, "{}", long.replace("{program}", program));
     if !command.also.is_empty() {
-        let ways: Vec<String> = command.also.iter().map(|way| format!("{program} {way}")).collect();
+        let ways: Vec<String> = command
+            .also
+            .iter()
+            .map(|way| format!("{program} {way}"))
+            .collect();
         let _ = write!(out, "\nAliases:\n  {}\n", ways.join(", "));
     }
     if command.flags.iter().any(|flag| !flag.hidden) {

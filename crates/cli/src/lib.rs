@@ -92,7 +92,9 @@ fn help_for(program: &str, words: &[String], extra: &[(&str, &str)]) -> u8 {
     }
     let (path, command, rest) = find(program, words);
     match command {
-        Some(command) if rest.is_empty() => show(help::command(&path, command, cli::width()), false),
+        Some(command) if rest.is_empty() => {
+            show(help::command(&path, command, cli::width()), false)
+        }
         _ => {
             warn(format!("unknown help topic: {}", words.join(" ")));
             1
@@ -101,7 +103,10 @@ fn help_for(program: &str, words: &[String], extra: &[(&str, &str)]) -> u8 {
 }
 
 /// The deepest command that the words name, its path, and what is left.
-fn find<'a>(program: &str, words: &'a [String]) -> (String, Option<&'static Command>, &'a [String]) {
+fn find<'a>(
+    program: &str,
+    words: &'a [String],
+) -> (String, Option<&'static Command>, &'a [String]) {
     let mut commands = tree::ROOT;
     let mut path = program.to_owned();
     let mut found = None;
@@ -165,9 +170,17 @@ fn dispatch(cli: &Cli, words: &[String]) -> u8 {
 fn finish(cli: &Cli, outcome: Outcome) -> u8 {
     match outcome {
         Ok(code) => code,
-        Err(Failure { message, code, unreachable }) => {
+        Err(Failure {
+            message,
+            code,
+            unreachable,
+        }) => {
             if !message.is_empty() {
-                let hint = if unreachable { start_hint(cli) } else { String::new() };
+                let hint = if unreachable {
+                    start_hint(cli)
+                } else {
+                    String::new()
+                };
                 warn(format!("{message}{hint}"));
             }
             code

@@ -63,7 +63,9 @@ struct Screen {
 impl Screen {
     fn draw(&mut self, message: &JsonMessage) -> Result<String, Failure> {
         let detail = message.progress_detail.as_ref();
-        let bar = detail.map(|detail| bar(detail, self.columns)).unwrap_or_default();
+        let bar = detail
+            .map(|detail| bar(detail, self.columns))
+            .unwrap_or_default();
         let mut out = String::new();
         let mut up = 0;
         let moves = !message.id.is_empty() && (detail.is_some() || !message.progress.is_empty());
@@ -185,7 +187,9 @@ mod tests {
         let mut screen = screen(true);
         let half = format!("[{}>{}]", "=".repeat(25), " ".repeat(25));
         assert_eq!(
-            screen.draw(&message("a", "Downloading", 1000, 2000)).unwrap(),
+            screen
+                .draw(&message("a", "Downloading", 1000, 2000))
+                .unwrap(),
             format!("\n\x1b[1A\x1b[2Ka: Downloading {half}      1kB/2kB\r\x1b[1B")
         );
     }
@@ -196,6 +200,9 @@ mod tests {
             error: "no such manifest".into(),
             ..JsonMessage::default()
         };
-        assert_eq!(screen(false).draw(&message).unwrap_err().message, "no such manifest");
+        assert_eq!(
+            screen(false).draw(&message).unwrap_err().message,
+            "no such manifest"
+        );
     }
 }

@@ -7,7 +7,10 @@ const PADDING: usize = 3;
 /// Aligns lines whose cells are separated by tabs. A column is as wide as its widest cell in a
 /// run of lines that have it; what follows the last tab is not padded.
 pub fn align(text: &str) -> String {
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|line| vec![0; line.len()]).collect();
     let deepest = lines.iter().map(Vec::len).max().unwrap_or(0);
     for column in 0..deepest.saturating_sub(1) {
@@ -18,7 +21,9 @@ pub fn align(text: &str) -> String {
                 start += 1;
                 continue;
             }
-            let end = (start..lines.len()).find(|line| !has(*line)).unwrap_or(lines.len());
+            let end = (start..lines.len())
+                .find(|line| !has(*line))
+                .unwrap_or(lines.len());
             let widest = (start..end)
                 .map(|line| lines[line][column].chars().count())
                 .max()
@@ -57,6 +62,9 @@ mod tests {
 
     #[test]
     fn columns_end_where_a_line_has_no_cell() {
-        assert_eq!(align("a\tb\nplain\nlonger-than-ten\tb"), "a         b\nplain\nlonger-than-ten   b\n");
+        assert_eq!(
+            align("a\tb\nplain\nlonger-than-ten\tb"),
+            "a         b\nplain\nlonger-than-ten   b\n"
+        );
     }
 }

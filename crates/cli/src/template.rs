@@ -80,24 +80,45 @@ mod tests {
     fn control_flow() {
         check("{{range .Tags}}<{{.}}>{{end}}", "<a><b>");
         check("{{range $i, $t := .Tags}}{{$i}}={{$t}};{{end}}", "0=a;1=b;");
-        check("{{range $k, $v := .Labels}}{{$k}}={{$v}};{{end}}", "a=1;k.x=v;");
+        check(
+            "{{range $k, $v := .Labels}}{{$k}}={{$v}};{{end}}",
+            "a=1;k.x=v;",
+        );
         check("{{range .Empty}}x{{else}}none{{end}}", "none");
-        check("{{if and .State.Running (eq .State.Pid 42)}}y{{else}}n{{end}}", "y");
+        check(
+            "{{if and .State.Running (eq .State.Pid 42)}}y{{else}}n{{end}}",
+            "y",
+        );
         check("{{if .Empty}}a{{else if not .Null}}b{{else}}c{{end}}", "b");
         check("{{with .State}}{{.Pid}}{{end}}", "42");
         check("{{$x := .Name}}{{with .State}}{{$x}}{{end}}", "/web");
         check("a {{- .State.Pid -}} b", "a42b");
         check("{{/* nothing */}}x", "x");
-        check("{{range .Tags}}{{if eq . \"b\"}}{{break}}{{end}}{{.}}{{end}}", "a");
+        check(
+            "{{range .Tags}}{{if eq . \"b\"}}{{break}}{{end}}{{.}}{{end}}",
+            "a",
+        );
     }
 
     #[test]
     fn functions() {
-        check(r#"{{join .Tags ","}} {{upper .Name}} {{title "ab cd"}}"#, "a,b /WEB Ab Cd");
-        check(r#"{{printf "%5d|%-4s|%q|%v|%.1f" 3 "x" "y" .Tags 2.55}}"#, "    3|x   |\"y\"|[a b]|2.5");
-        check(r#"{{split "a:b" ":"}} {{pad "x" 1 2}}|{{truncate "hello" 2}}"#, "[a b]  x  |he");
+        check(
+            r#"{{join .Tags ","}} {{upper .Name}} {{title "ab cd"}}"#,
+            "a,b /WEB Ab Cd",
+        );
+        check(
+            r#"{{printf "%5d|%-4s|%q|%v|%.1f" 3 "x" "y" .Tags 2.55}}"#,
+            "    3|x   |\"y\"|[a b]|2.5",
+        );
+        check(
+            r#"{{split "a:b" ":"}} {{pad "x" 1 2}}|{{truncate "hello" 2}}"#,
+            "[a b]  x  |he",
+        );
         check(r#"{{println "a" 1}}"#, "a 1\n");
-        check("{{or .Null \"d\"}} {{ne 1 2}} {{lt 1 2}} {{ge 1 2}}", "d true true false");
+        check(
+            "{{or .Null \"d\"}} {{ne 1 2}} {{lt 1 2}} {{ge 1 2}}",
+            "d true true false",
+        );
         check(r#"{{"a\tb"}}{{`c`}}"#, "a\tbc");
     }
 
@@ -105,7 +126,10 @@ mod tests {
     fn mistakes_are_told_in_gos_words() {
         check("{{.Name", "! template: :1: unclosed action");
         check("{{if .Name}}", "! template: :1: unexpected EOF");
-        check("{{nosuch .}}", "! template: :1: function \"nosuch\" not defined");
+        check(
+            "{{nosuch .}}",
+            "! template: :1: function \"nosuch\" not defined",
+        );
         check("{{end}}", "! template: :1: unexpected {{end}}");
     }
 }

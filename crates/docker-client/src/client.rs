@@ -257,14 +257,14 @@ impl Client {
 
     /// A new connection with HTTP on it.
     pub(crate) async fn connect(&self) -> Result<SendRequest<Body>, Error> {
-        let stream: Stream =
-            connect::dial(&self.options.host, self.options.tls.as_ref()).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| Error::Transport {
-                action: format!("greet {}", self.options.host),
-                source,
-            })?;
+        let stream: Stream = connect::dial(&self.options.host, self.options.tls.as_ref()).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|source| Error::Transport {
+                    action: format!("greet {}", self.options.host),
+                    source,
+                })?;
         self.tasks.spawn("connection", async move {
             // Its failure reaches whoever waits for the answer.
             connection.with_upgrades().await.ok();
@@ -396,7 +396,9 @@ fn negotiate(theirs: &str) -> String {
 /// Compares versions of the form `1.24`.
 pub fn is_older(one: &str, other: &str) -> bool {
     let parts = |text: &str| -> Vec<u32> {
-        text.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+        text.split('.')
+            .map(|part| part.parse().unwrap_or(0))
+            .collect()
     };
     parts(one) < parts(other)
 }

@@ -56,7 +56,13 @@ impl Client {
     /// A raw connection to the daemon, with nothing sent on it.
     pub async fn dial(
         &self,
-    ) -> Result<(impl AsyncRead + Unpin + use<>, impl AsyncWrite + Unpin + use<>), Error> {
+    ) -> Result<
+        (
+            impl AsyncRead + Unpin + use<>,
+            impl AsyncWrite + Unpin + use<>,
+        ),
+        Error,
+    > {
         let stream = connect::dial(self.host(), self.tls()).await?;
         Ok(tokio::io::split(stream))
     }

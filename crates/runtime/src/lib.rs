@@ -2,7 +2,6 @@
 
 pub mod caps;
 pub mod cgroup;
-pub mod cli;
 pub mod container;
 pub mod defaults;
 pub mod error;
@@ -14,5 +13,4 @@ mod plan;
 pub mod protocol;
 pub mod rootfs;
 pub mod seccomp;
-pub mod selfexe;
 pub mod user;

@@ -13,10 +13,19 @@ use crate::help;
 /// The flags before the command.
 pub const GLOBAL: &[Flag] = &[
     Flag::text("config", "Where the configuration of clients is"),
-    Flag::text("context", "The context to use, in place of DOCKER_HOST and of the one that \"context use\" set").short('c'),
+    Flag::text(
+        "context",
+        "The context to use, in place of DOCKER_HOST and of the one that \"context use\" set",
+    )
+    .short('c'),
     Flag::switch("debug", "Show more, to find out what is wrong").short('D'),
     Flag::list("host", "The daemon's address").short('H'),
-    Flag::text("log-level", "What is logged (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")").short('l').default("info"),
+    Flag::text(
+        "log-level",
+        "What is logged (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
+    )
+    .short('l')
+    .default("info"),
     Flag::switch("tls", "Use TLS; --tlsverify does too"),
     Flag::text("tlscacert", "Believe only certificates of this authority"),
     Flag::text("tlscert", "The certificate to show"),
@@ -131,11 +140,12 @@ const VOLUME: &[Command] = &[
 
 /// The help of the program: commands in groups, then the flags.
 pub fn help(program: &str, extra: &[(&str, &str)], width: usize) -> String {
-    let mut out = format!(
-        "Usage:  {program} [OPTIONS] COMMAND\n\nRuns containers\n\nCommon Commands:\n"
-    );
+    let mut out =
+        format!("Usage:  {program} [OPTIONS] COMMAND\n\nRuns containers\n\nCommon Commands:\n");
     let is_common = |command: &&Command| COMMON.contains(&command.name);
-    let common = COMMON.iter().filter_map(|name| ROOT.iter().find(|c| c.name == *name));
+    let common = COMMON
+        .iter()
+        .filter_map(|name| ROOT.iter().find(|c| c.name == *name));
     out.push_str(&help::list(common));
     out.push_str("\nManagement Commands:\n");
     let is_group = |command: &&Command| !command.subcommands().is_empty();
@@ -147,7 +157,9 @@ pub fn help(program: &str, extra: &[(&str, &str)], width: usize) -> String {
         }
     }
     out.push_str("\nCommands:\n");
-    let others = ROOT.iter().filter(|command| !is_group(command) && !is_common(command));
+    let others = ROOT
+        .iter()
+        .filter(|command| !is_group(command) && !is_common(command));
     out.push_str(&help::list(others));
     let _ = write!(out, "\nGlobal Options:\n{}", help::flags(GLOBAL, width));
     let _ = writeln!(
@@ -175,7 +187,11 @@ mod tests {
             for (index, flag) in command.flags.iter().enumerate() {
                 for other in &command.flags[..index] {
                     assert_ne!(flag.long, other.long, "{path}");
-                    assert!(flag.short.is_none() || flag.short != other.short, "{path} {}", flag.long);
+                    assert!(
+                        flag.short.is_none() || flag.short != other.short,
+                        "{path} {}",
+                        flag.long
+                    );
                 }
             }
         });

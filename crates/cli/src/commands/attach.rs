@@ -21,7 +21,11 @@ pub const ATTACH: Command = Command::leaf(
 .flags(&[
     Flag::text("detach-keys", "The keys that detach from the container"),
     Flag::switch("no-stdin", "Leave STDIN alone"),
-    Flag::switch("sig-proxy", "Pass the signals that arrive on to the process").default("true"),
+    Flag::switch(
+        "sig-proxy",
+        "Pass the signals that arrive on to the process",
+    )
+    .default("true"),
 ])
 .arity(Arity::Exactly(1))
 .also(&["container attach", "attach"]);
@@ -30,14 +34,21 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     cli.block_on(async {
         let client = cli.client()?;
         let container: Inspect = client
-            .call(Request::get(format!("{}/json", container_path(flags.arg(0)))))
+            .call(Request::get(format!(
+                "{}/json",
+                container_path(flags.arg(0))
+            )))
             .await?;
         let state = container.state;
         if !state.running {
-            return Err(Failure::new("cannot attach to a stopped container, start it first"));
+            return Err(Failure::new(
+                "cannot attach to a stopped container, start it first",
+            ));
         }
         if state.paused {
-            return Err(Failure::new("cannot attach to a paused container, unpause it first"));
+            return Err(Failure::new(
+                "cannot attach to a paused container, unpause it first",
+            ));
         }
         if state.restarting {
             return Err(Failure::new(

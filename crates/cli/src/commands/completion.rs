@@ -125,7 +125,10 @@ pub fn complete(cli: &Cli, words: &[String]) -> u8 {
 
 fn lines(start: &str, words: Vec<(String, &'static str)>) -> String {
     let mut out = String::new();
-    for (word, about) in words.into_iter().filter(|(word, _)| word.starts_with(start)) {
+    for (word, about) in words
+        .into_iter()
+        .filter(|(word, _)| word.starts_with(start))
+    {
         let _ = match about.lines().next() {
             None | Some("") => writeln!(out, "{word}"),
             Some(about) => writeln!(out, "{word}\t{about}"),
@@ -167,7 +170,9 @@ fn plan(words: &[String]) -> Candidates {
     if last.starts_with('-') && !only_arguments {
         let visible = flags.iter().filter(|flag| !flag.hidden);
         return Candidates::Words(
-            visible.map(|flag| (format!("--{}", flag.long), flag.help)).collect(),
+            visible
+                .map(|flag| (format!("--{}", flag.long), flag.help))
+                .collect(),
         );
     }
     match command {
@@ -175,7 +180,9 @@ fn plan(words: &[String]) -> Candidates {
         _ if !commands.is_empty() => {
             let visible = commands.iter().filter(|command| !command.hidden);
             Candidates::Words(
-                visible.map(|command| (command.name.to_owned(), command.about)).collect(),
+                visible
+                    .map(|command| (command.name.to_owned(), command.about))
+                    .collect(),
             )
         }
         _ => Candidates::Nothing,
@@ -209,7 +216,9 @@ fn value(flag: &Flag) -> Candidates {
         | "tlscacert" | "tlscert" | "tlskey" | "device" => Candidates::Files,
         "restart" => words(&["always", "no", "on-failure", "unless-stopped"]),
         "pull" => words(&["always", "missing", "never"]),
-        "signal" | "stop-signal" => words(&["SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2"]),
+        "signal" | "stop-signal" => words(&[
+            "SIGHUP", "SIGINT", "SIGKILL", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2",
+        ]),
         "type" => words(&["container", "image", "network", "volume"]),
         "log-driver" => words(&["json-file", "none"]),
         "attach" => words(&["stderr", "stdin", "stdout"]),
@@ -244,12 +253,19 @@ fn argument(command: &Command, index: usize) -> Candidates {
 fn found(cli: &Cli, what: &Candidates) -> Result<Vec<String>, Failure> {
     if *what == Candidates::Contexts {
         let mut names = vec![crate::cli::DEFAULT_CONTEXT.to_owned()];
-        names.extend(cli.contexts().list().into_iter().map(|context| context.name));
+        names.extend(
+            cli.contexts()
+                .list()
+                .into_iter()
+                .map(|context| context.name),
+        );
         return Ok(names);
     }
     cli.block_on(async {
         let ask = ask(cli, what);
-        tokio::time::timeout(PATIENCE, ask).await.unwrap_or_else(|_| Ok(Vec::new()))
+        tokio::time::timeout(PATIENCE, ask)
+            .await
+            .unwrap_or_else(|_| Ok(Vec::new()))
     })
 }
 
@@ -260,7 +276,9 @@ async fn ask(cli: &Cli, what: &Candidates) -> Result<Vec<String>, Failure> {
             let request = Request::get("/containers/json").query(Query::new().with_if("all", *all));
             let containers: Vec<Summary> = client.call(request).await?;
             let names = containers.into_iter().flat_map(|container| container.names);
-            names.map(|name| name.trim_start_matches('/').to_owned()).collect()
+            names
+                .map(|name| name.trim_start_matches('/').to_owned())
+                .collect()
         }
         Candidates::Images => {
             let images: Vec<berth_docker::image::Summary> =

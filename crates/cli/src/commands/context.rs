@@ -16,7 +16,12 @@ use super::{FORMAT, Failures, INSPECT_FORMAT};
 pub const CREATE: Command = Command::leaf("create", "CONTEXT", "Create a context", create)
     .flags(&[
         Flag::text("description", "What the context is for"),
-        Flag::of("docker", Kind::Many("stringToString"), "The daemon (host=,ca=,cert=,key=,skip-tls-verify=,from=)").default("[]"),
+        Flag::of(
+            "docker",
+            Kind::Many("stringToString"),
+            "The daemon (host=,ca=,cert=,key=,skip-tls-verify=,from=)",
+        )
+        .default("[]"),
         Flag::text("from", "Copy this context"),
     ])
     .arity(Arity::Exactly(1));
@@ -31,10 +36,7 @@ pub const INSPECT: Command = Command::leaf(
 .arity(Arity::Any);
 
 pub const LS: Command = Command::leaf("ls", "", "List contexts", list)
-    .flags(&[
-        FORMAT,
-        Flag::switch("quiet", "Show names only").short('q'),
-    ])
+    .flags(&[FORMAT, Flag::switch("quiet", "Show names only").short('q')])
     .named("ls", &["list"])
     .also(&["context ls", "context list"]);
 
@@ -89,7 +91,12 @@ fn list(cli: &Cli, flags: &Parsed) -> Outcome {
     let host = cli.default_context_host();
     let mut rows = vec![(
         DEFAULT_CONTEXT.to_owned(),
-        row(DEFAULT_CONTEXT, "Current DOCKER_HOST based configuration", &host, ""),
+        row(
+            DEFAULT_CONTEXT,
+            "Current DOCKER_HOST based configuration",
+            &host,
+            "",
+        ),
     )];
     for context in cli.contexts().list() {
         let row = row(&context.name, context.description(), &context.host(), "");
@@ -102,7 +109,9 @@ fn list(cli: &Cli, flags: &Parsed) -> Outcome {
     let rows = rows.into_iter().map(|(_, row)| row).collect();
     LISTING.print(flags.text("format"), flags.on("quiet"), rows)?;
     if cli.env("DOCKER_HOST").is_some() && !flags.on("quiet") {
-        warn(format!("Warning: DOCKER_HOST {OVERRIDE} DOCKER_HOST environment variable."));
+        warn(format!(
+            "Warning: DOCKER_HOST {OVERRIDE} DOCKER_HOST environment variable."
+        ));
     }
     Ok(0)
 }
@@ -121,17 +130,24 @@ fn create(cli: &Cli, flags: &Parsed) -> Outcome {
     };
     name.clone_into(&mut context.name);
     if let Some(description) = flags.given("description") {
-        context.metadata.insert("Description".to_owned(), description.into());
+        context
+            .metadata
+            .insert("Description".to_owned(), description.into());
     }
     let mut files = Vec::new();
-    let fields: Vec<String> =
-        flags.list("docker").iter().flat_map(|text| mount_fields(text)).collect();
+    let fields: Vec<String> = flags
+        .list("docker")
+        .iter()
+        .flat_map(|text| mount_fields(text))
+        .collect();
     if fields.is_empty() && !flags.changed("from") && !flags.changed("docker") {
         return Err(Failure::new("docker endpoint configuration is required"));
     }
     for field in fields {
         let Some((key, value)) = field.split_once('=') else {
-            return Err(Failure::new(format!("{field} must be formatted as key=value")));
+            return Err(Failure::new(format!(
+                "{field} must be formatted as key=value"
+            )));
         };
         match key {
             "host" => {
@@ -156,7 +172,9 @@ fn create(cli: &Cli, flags: &Parsed) -> Outcome {
     for (file, path) in files {
         let bytes = std::fs::read(&path).map_err(|error| {
             let why = crate::create::os_words(&error);
-            Failure::new(format!("unable to create docker endpoint config: open {path}: {why}"))
+            Failure::new(format!(
+                "unable to create docker endpoint config: open {path}: {why}"
+            ))
         })?;
         contents.push((file, bytes));
     }
@@ -187,7 +205,10 @@ fn described(host: String) -> Context {
 }
 
 fn endpoint(context: &mut Context) -> &mut serde_json::Map<String, Json> {
-    let docker = context.endpoints.entry("docker").or_insert_with(|| json!({}));
+    let docker = context
+        .endpoints
+        .entry("docker")
+        .or_insert_with(|| json!({}));
     if !docker.is_object() {
         *docker = json!({});
     }
@@ -199,7 +220,11 @@ fn endpoint(context: &mut Context) -> &mut serde_json::Map<String, Json> {
 
 fn inspect(cli: &Cli, flags: &Parsed) -> Outcome {
     let current = [cli.context_name()];
-    let names = if flags.args.is_empty() { &current[..] } else { &flags.args };
+    let names = if flags.args.is_empty() {
+        &current[..]
+    } else {
+        &flags.args
+    };
     let mut found = Vec::new();
     let mut failures = Failures::default();
     for name in names {
@@ -214,7 +239,11 @@ fn inspect(cli: &Cli, flags: &Parsed) -> Outcome {
             print(crate::format::indent_json(&list) + "\n")?;
         }
         format => {
-            let format = if format == "json" { "{{json .}}" } else { format };
+            let format = if format == "json" {
+                "{{json .}}"
+            } else {
+                format
+            };
             let template = template::parse(format)?;
             for details in &found {
                 let value = Value::from_json(details.get().as_bytes())

@@ -32,13 +32,19 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         let id = submit(cli, client, flags, request).await?;
         print(format!("{id}\n"))
     });
-    outcome.map(|()| 0).map_err(|failure| explain(cli, "create", failure))
+    outcome
+        .map(|()| 0)
+        .map_err(|failure| explain(cli, "create", failure))
 }
 
 /// The words that `run` and `create` put around an error.
 pub fn explain(cli: &Cli, command: &str, failure: Failure) -> Failure {
     if failure.message.is_empty() || failure.unreachable {
-        let code = if failure.unreachable { DAEMON_FAILED } else { failure.code };
+        let code = if failure.unreachable {
+            DAEMON_FAILED
+        } else {
+            failure.code
+        };
         return failure.code(code);
     }
     let code = match failure.code {
@@ -104,11 +110,16 @@ pub async fn submit(
         .with_some("name", flags.given("name").filter(|name| !name.is_empty()))
         .with_some("platform", platform.as_deref());
     let attempt = || -> Result<Request, Failure> {
-        Ok(Request::post("/containers/create").query(query.clone()).json(&request)?)
+        Ok(Request::post("/containers/create")
+            .query(query.clone())
+            .json(&request)?)
     };
     let response: CreateResponse = match client.call(attempt()?).await {
         Err(error) if error.is_not_found() && mode == "missing" && is_about_image(&error) => {
-            warn(format!("Unable to find image '{}' locally", pull::familiar(&image)));
+            warn(format!(
+                "Unable to find image '{}' locally",
+                pull::familiar(&image)
+            ));
             pull::for_container(cli, client, &image, platform.as_deref(), flags.on("quiet"))
                 .await?;
             client.call(attempt()?).await?
@@ -146,7 +157,9 @@ impl<'a> IdFile<'a> {
         }
         let file = std::fs::File::create(path).map_err(|error| {
             let why = create::os_words(&error);
-            Failure::new(format!("failed to create the container ID file: open {path}: {why}"))
+            Failure::new(format!(
+                "failed to create the container ID file: open {path}: {why}"
+            ))
         })?;
         Ok(Self {
             path,

@@ -12,19 +12,15 @@ use crate::template::{self, Missing, Value};
 use super::logs::time;
 use super::{FILTER, INSPECT_FORMAT, filters, filters_query};
 
-pub const EVENTS: Command = Command::leaf(
-    "events",
-    "",
-    "Get real time events from the server",
-    run,
-)
-.flags(&[
-    FILTER,
-    Flag::text("format", INSPECT_FORMAT.help),
-    Flag::text("since", "Begin with the events of this time"),
-    Flag::text("until", "End at this time"),
-])
-.also(&["system events", "events"]);
+pub const EVENTS: Command =
+    Command::leaf("events", "", "Get real time events from the server", run)
+        .flags(&[
+            FILTER,
+            Flag::text("format", INSPECT_FORMAT.help),
+            Flag::text("since", "Begin with the events of this time"),
+            Flag::text("until", "End at this time"),
+        ])
+        .also(&["system events", "events"]);
 
 fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     let template = match flags.text("format") {

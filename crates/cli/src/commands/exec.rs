@@ -23,9 +23,15 @@ pub const EXEC: Command = Command::leaf(
 .flags(&[
     Flag::switch("detach", "Leave the command running in the background").short('d'),
     Flag::text("detach-keys", "The keys that detach from the container"),
-    Flag::list("env", "Set an environment variable").short('e').check(env::check_variable),
+    Flag::list("env", "Set an environment variable")
+        .short('e')
+        .check(env::check_variable),
     Flag::list("env-file", "Set the environment variables of a file"),
-    Flag::switch("interactive", "Keep STDIN open, also when it is not attached").short('i'),
+    Flag::switch(
+        "interactive",
+        "Keep STDIN open, also when it is not attached",
+    )
+    .short('i'),
     Flag::switch("privileged", "Give the command all that root has"),
     Flag::switch("tty", "Give the process a pseudo-TTY").short('t'),
     Flag::text("user", "User and group (<name|uid>[:<group|gid>])").short('u'),

@@ -32,41 +32,57 @@ pub const RMI: Command = Command::leaf(
 .flags(&[
     Flag::switch("force", "Remove the image also when it is in use").short('f'),
     Flag::switch("no-prune", "Keep parents that have no name"),
-    Flag::of("platform", Kind::Many("strings"), "Remove only this platform (\"linux/amd64\")"),
+    Flag::of(
+        "platform",
+        Kind::Many("strings"),
+        "Remove only this platform (\"linux/amd64\")",
+    ),
 ])
 .arity(Arity::AtLeast(1))
 .also(&["image rm", "image remove", "rmi"]);
 
-pub const HISTORY: Command = Command::leaf(
-    "history",
-    "IMAGE",
-    "Show the history of an image",
-    history,
-)
-.flags(&[
-    FORMAT,
-    Flag::switch("human", "Show sizes and times for people").short('H').default("true"),
-    NO_TRUNC,
-    Flag::text("platform", "The platform to show (\"linux/amd64\")"),
-    Flag::switch("quiet", "Show IDs only").short('q'),
-])
-.arity(Arity::Exactly(1))
-.also(&["image history", "history"]);
+pub const HISTORY: Command =
+    Command::leaf("history", "IMAGE", "Show the history of an image", history)
+        .flags(&[
+            FORMAT,
+            Flag::switch("human", "Show sizes and times for people")
+                .short('H')
+                .default("true"),
+            NO_TRUNC,
+            Flag::text("platform", "The platform to show (\"linux/amd64\")"),
+            Flag::switch("quiet", "Show IDs only").short('q'),
+        ])
+        .arity(Arity::Exactly(1))
+        .also(&["image history", "history"]);
 
 pub const PRUNE: Command = Command::leaf("prune", "", "Remove unused images", prune).flags(&[
-    Flag::switch("all", "Remove all that no container uses, not only those without a name")
-        .short('a'),
-    Flag::of("filter", Kind::Many("filter"), "Remove only what meets this (\"until=<timestamp>\")"),
+    Flag::switch(
+        "all",
+        "Remove all that no container uses, not only those without a name",
+    )
+    .short('a'),
+    Flag::of(
+        "filter",
+        Kind::Many("filter"),
+        "Remove only what meets this (\"until=<timestamp>\")",
+    ),
     Flag::switch("force", "Do not ask").short('f'),
 ]);
 
 fn tag(cli: &Cli, flags: &Parsed) -> Outcome {
-    let target = pull::parse(flags.arg(1))
-        .map_err(|failure| Failure::new(format!("Error parsing reference: {:?} is not a valid repository/tag: {}", flags.arg(1), failure.message)))?;
+    let target = pull::parse(flags.arg(1)).map_err(|failure| {
+        Failure::new(format!(
+            "Error parsing reference: {:?} is not a valid repository/tag: {}",
+            flags.arg(1),
+            failure.message
+        ))
+    })?;
     let tag = target.tag().unwrap_or("latest").to_owned();
     cli.block_on(async {
         let path = format!("/images/{}/tag", query::path(flags.arg(0)));
-        let query = Query::new().with("repo", target.repository().familiar()).with("tag", tag);
+        let query = Query::new()
+            .with("repo", target.repository().familiar())
+            .with("tag", tag);
         cli.client()?.tell(Request::post(path).query(query)).await?;
         Ok(0)
     })
@@ -83,7 +99,10 @@ fn remove(cli: &Cli, flags: &Parsed) -> Outcome {
         let mut fatal = false;
         for name in &flags.args {
             let request = Request::delete(format!("/images/{}", query::path(name)));
-            match client.call::<Vec<DeleteItem>>(request.query(query.clone())).await {
+            match client
+                .call::<Vec<DeleteItem>>(request.query(query.clone()))
+                .await
+            {
                 Ok(items) => print(deleted(&items))?,
                 Err(error) => {
                     fatal |= !error.is_not_found();
@@ -134,7 +153,10 @@ const EXACT: Listing = Listing {
 fn history(cli: &Cli, flags: &Parsed) -> Outcome {
     let path = format!("/images/{}/history", query::path(flags.arg(0)));
     let steps: Vec<HistoryItem> = cli.block_on(async {
-        cli.client()?.call(Request::get(path)).await.map_err(Failure::from)
+        cli.client()?
+            .call(Request::get(path))
+            .await
+            .map_err(Failure::from)
     })?;
     let full = flags.on("no-trunc");
     let human = flags.on("human");
@@ -183,7 +205,9 @@ fn rfc3339(seconds: i64) -> String {
 
 fn prune(cli: &Cli, flags: &Parsed) -> Outcome {
     let warning = match flags.on("all") {
-        true => "WARNING! This will remove all images without at least one container associated to them.",
+        true => {
+            "WARNING! This will remove all images without at least one container associated to them."
+        }
         false => "WARNING! This will remove all dangling images.",
     };
     if !flags.on("force") && !confirm(warning)? {
@@ -207,7 +231,11 @@ fn prune(cli: &Cli, flags: &Parsed) -> Outcome {
             out.push('\n');
         }
         let space = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
-        let _ = writeln!(out, "Total reclaimed space: {}", format::decimal_size(space));
+        let _ = writeln!(
+            out,
+            "Total reclaimed space: {}",
+            format::decimal_size(space)
+        );
         print(out)?;
         Ok(0)
     })

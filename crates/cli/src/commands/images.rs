@@ -12,22 +12,17 @@ use crate::format::{self, Listing, Row};
 
 use super::{FILTER, FORMAT, NO_TRUNC, filters, filters_query};
 
-pub const IMAGES: Command = Command::leaf(
-    "images",
-    "[REPOSITORY[:TAG]]",
-    "List images",
-    run,
-)
-.flags(&[
-    Flag::switch("all", "Show intermediate images too").short('a'),
-    Flag::switch("digests", "Show digests"),
-    FILTER,
-    FORMAT,
-    NO_TRUNC,
-    Flag::switch("quiet", "Show IDs only").short('q'),
-])
-.arity(Arity::AtMost(1))
-.also(&["image ls", "image list", "images"]);
+pub const IMAGES: Command = Command::leaf("images", "[REPOSITORY[:TAG]]", "List images", run)
+    .flags(&[
+        Flag::switch("all", "Show intermediate images too").short('a'),
+        Flag::switch("digests", "Show digests"),
+        FILTER,
+        FORMAT,
+        NO_TRUNC,
+        Flag::switch("quiet", "Show IDs only").short('q'),
+    ])
+    .arity(Arity::AtMost(1))
+    .also(&["image ls", "image list", "images"]);
 
 const LISTING: Listing = Listing {
     type_name: "*formatter.imageContext",
@@ -87,10 +82,17 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         .iter()
         .flat_map(|image| rows(image, digests, full, now))
         .collect();
-    let listing = if flags.on("digests") { WITH_DIGESTS } else { LISTING };
+    let listing = if flags.on("digests") {
+        WITH_DIGESTS
+    } else {
+        LISTING
+    };
     if quiet && text.is_empty() {
         // One line an image, however many names it has.
-        let rows = images.iter().map(|image| row(image, NONE, NONE, NONE, full, now)).collect();
+        let rows = images
+            .iter()
+            .map(|image| row(image, NONE, NONE, NONE, full, now))
+            .collect();
         listing.print(&text, true, rows)?;
         return Ok(0);
     }
@@ -104,13 +106,18 @@ pub fn rows(image: &Summary, digests: bool, full: bool, now: Timestamp) -> Vec<R
         let (repository, rest): (&str, &str) = name.rsplit_once(sign)?;
         (repository != NONE).then(|| (repository.to_owned(), rest.to_owned()))
     };
-    let tags: Vec<(String, String)> =
-        image.repo_tags.iter().filter_map(|name| split(name, ':')).collect();
-    let known: Vec<(String, String)> =
-        image.repo_digests.iter().filter_map(|name| split(name, '@')).collect();
-    let line = |repository: &str, tag: &str, digest: &str| {
-        row(image, repository, tag, digest, full, now)
-    };
+    let tags: Vec<(String, String)> = image
+        .repo_tags
+        .iter()
+        .filter_map(|name| split(name, ':'))
+        .collect();
+    let known: Vec<(String, String)> = image
+        .repo_digests
+        .iter()
+        .filter_map(|name| split(name, '@'))
+        .collect();
+    let line =
+        |repository: &str, tag: &str, digest: &str| row(image, repository, tag, digest, full, now);
     let mut rows = Vec::new();
     for (repository, tag) in &tags {
         let of_repository: Vec<&str> = known

@@ -22,14 +22,20 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         "json" => "{{json .}}",
         text => text,
     };
-    let template = match format {
-        "" => None,
-        text => Some(template::parse(text).map_err(|error| {
-            Failure::new(format!("template parsing error: {error}")).code(64)
-        })?),
-    };
+    let template =
+        match format {
+            "" => None,
+            text => Some(template::parse(text).map_err(|error| {
+                Failure::new(format!("template parsing error: {error}")).code(64)
+            })?),
+        };
     let answer = cli.block_on(async {
-        Ok(cli.client()?.send(Request::get("/info")).await?.bytes().await?)
+        Ok(cli
+            .client()?
+            .send(Request::get("/info"))
+            .await?
+            .bytes()
+            .await?)
     });
     if let Some(template) = template {
         let bytes = answer?;
@@ -43,7 +49,11 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     }
     let mut out = "Client:\n".to_owned();
     let _ = writeln!(out, " Version:    {}", cli.build.version);
-    let _ = writeln!(out, " Context:    {}\n Debug Mode: false\n\nServer:", cli.context_name());
+    let _ = writeln!(
+        out,
+        " Context:    {}\n Debug Mode: false\n\nServer:",
+        cli.context_name()
+    );
     let bytes = match answer {
         Ok(bytes) => bytes,
         Err(failure) => {
@@ -200,7 +210,10 @@ fn registries(info: &Info, out: &mut String) {
     let Some(registry) = &info.registry_config else {
         return;
     };
-    let insecure = registry.index_configs.values().filter(|index| !index.secure);
+    let insecure = registry
+        .index_configs
+        .values()
+        .filter(|index| !index.secure);
     let mut names: Vec<&str> = insecure.map(|index| index.name.as_str()).collect();
     names.extend(registry.insecure_registry_cidrs.iter().map(String::as_str));
     if !names.is_empty() {
@@ -209,7 +222,11 @@ fn registries(info: &Info, out: &mut String) {
             let _ = writeln!(out, "  {name}");
         }
     }
-    if let Some(mirrors) = registry.mirrors.as_ref().filter(|mirrors| !mirrors.is_empty()) {
+    if let Some(mirrors) = registry
+        .mirrors
+        .as_ref()
+        .filter(|mirrors| !mirrors.is_empty())
+    {
         let _ = writeln!(out, " Registry Mirrors:");
         for mirror in mirrors {
             let _ = writeln!(out, "  {mirror}");

@@ -9,8 +9,8 @@ use crate::flags::{Flag, Parsed};
 use crate::format::indent_json;
 use crate::template::{self, Missing, Value};
 
-use super::run::container_path;
 use super::INSPECT_FORMAT;
+use super::run::container_path;
 
 pub const INSPECT: Command = Command::leaf(
     "inspect",
@@ -79,7 +79,15 @@ enum Kind {
 }
 
 const TYPES: &[&str] = &[
-    "config", "container", "image", "network", "node", "plugin", "secret", "service", "task",
+    "config",
+    "container",
+    "image",
+    "network",
+    "node",
+    "plugin",
+    "secret",
+    "service",
+    "task",
     "volume",
 ];
 
@@ -135,18 +143,20 @@ async fn look(
 }
 
 fn may_be_another(error: &Error) -> bool {
-    error.status().is_some_and(|status| matches!(status.as_u16(), 400 | 404))
+    error
+        .status()
+        .is_some_and(|status| matches!(status.as_u16(), 400 | 404))
 }
 
 fn show(cli: &Cli, flags: &Parsed, kinds: &[Kind]) -> Outcome {
     let format = flags.text("format");
-    let template = match format {
-        "" | "json" => None,
-        text => Some(
-            template::parse(text)
-                .map_err(|error| Failure::new(format!("template parsing error: {error}")).code(64))?,
-        ),
-    };
+    let template =
+        match format {
+            "" | "json" => None,
+            text => Some(template::parse(text).map_err(|error| {
+                Failure::new(format!("template parsing error: {error}")).code(64)
+            })?),
+        };
     let (found, problem) = cli.block_on(async {
         let client = cli.client()?;
         let mut found = Vec::new();
@@ -177,8 +187,9 @@ fn show(cli: &Cli, flags: &Parsed, kinds: &[Kind]) -> Outcome {
         }
         Some(template) => {
             for bytes in &found {
-                let value = Value::from_json(bytes)
-                    .map_err(|error| Failure::new(format!("unable to read inspect data: {error}")))?;
+                let value = Value::from_json(bytes).map_err(|error| {
+                    Failure::new(format!("unable to read inspect data: {error}"))
+                })?;
                 match template.render(&value, Missing::Error) {
                     Ok(text) => out.push_str(&text),
                     Err(error) => mistake = Some(Failure::from(error)),

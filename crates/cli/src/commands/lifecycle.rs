@@ -15,7 +15,8 @@ use super::{Failures, confirm, filters, filters_query};
 
 const CONTAINERS: &str = "CONTAINER [CONTAINER...]";
 const SIGNAL: Flag = Flag::text("signal", "The signal to send").short('s');
-const TIMEOUT: Flag = Flag::int("timeout", "Seconds to wait before killing the container").short('t');
+const TIMEOUT: Flag =
+    Flag::int("timeout", "Seconds to wait before killing the container").short('t');
 
 pub const STOP: Command = Command::leaf(
     "stop",
@@ -63,7 +64,11 @@ pub const UNPAUSE: Command = Command::leaf(
     "unpause",
     CONTAINERS,
     "Unpause all processes within one or more containers",
-    |cli, flags| each(cli, &flags.args, |name| post(name, "unpause", &Query::new())),
+    |cli, flags| {
+        each(cli, &flags.args, |name| {
+            post(name, "unpause", &Query::new())
+        })
+    },
 )
 .arity(Arity::AtLeast(1))
 .also(&["container unpause", "unpause"]);
@@ -98,25 +103,20 @@ pub const WAIT: Command = Command::leaf(
 .arity(Arity::AtLeast(1))
 .also(&["container wait", "wait"]);
 
-pub const RENAME: Command = Command::leaf(
-    "rename",
-    "CONTAINER NEW_NAME",
-    "Rename a container",
-    rename,
-)
-.arity(Arity::Exactly(2))
-.also(&["container rename", "rename"]);
+pub const RENAME: Command =
+    Command::leaf("rename", "CONTAINER NEW_NAME", "Rename a container", rename)
+        .arity(Arity::Exactly(2))
+        .also(&["container rename", "rename"]);
 
-pub const PRUNE: Command = Command::leaf(
-    "prune",
-    "",
-    "Remove all stopped containers",
-    prune,
-)
-.flags(&[
-    Flag::of("filter", Kind::Many("filter"), "Remove only what meets this (\"until=<timestamp>\")"),
-    Flag::switch("force", "Do not ask").short('f'),
-]);
+pub const PRUNE: Command = Command::leaf("prune", "", "Remove all stopped containers", prune)
+    .flags(&[
+        Flag::of(
+            "filter",
+            Kind::Many("filter"),
+            "Remove only what meets this (\"until=<timestamp>\")",
+        ),
+        Flag::switch("force", "Do not ask").short('f'),
+    ]);
 
 fn post(name: &str, action: &str, query: &Query) -> Request {
     Request::post(format!("{}/{action}", container_path(name))).query(query.clone())
@@ -137,7 +137,10 @@ fn each(cli: &Cli, names: &[String], request: impl Fn(&str) -> Request) -> Outco
         client.version().await?;
         let requests = names.iter().map(|name| client.tell(request(name)));
         let mut failures = Failures::default();
-        for (name, result) in names.iter().zip(futures_util::future::join_all(requests).await) {
+        for (name, result) in names
+            .iter()
+            .zip(futures_util::future::join_all(requests).await)
+        {
             match result {
                 Ok(()) => print(format!("{name}\n"))?,
                 Err(error) => failures.push(error),
@@ -156,7 +159,10 @@ fn remove(cli: &Cli, names: &[String], query: &Query, force: bool) -> Outcome {
             client.tell(Request::delete(path).query(query.clone()))
         });
         let mut failures = Failures::default();
-        for (name, result) in names.iter().zip(futures_util::future::join_all(requests).await) {
+        for (name, result) in names
+            .iter()
+            .zip(futures_util::future::join_all(requests).await)
+        {
             match result {
                 Ok(()) => print(format!("{name}\n"))?,
                 // With force, what is not there is gone as it should be.
@@ -193,7 +199,9 @@ fn wait(cli: &Cli, flags: &Parsed) -> Outcome {
 fn rename(cli: &Cli, flags: &Parsed) -> Outcome {
     let (old, new) = (flags.arg(0).trim(), flags.arg(1).trim());
     if old.is_empty() || new.is_empty() {
-        return Err(Failure::new("Error: Neither old nor new names may be empty"));
+        return Err(Failure::new(
+            "Error: Neither old nor new names may be empty",
+        ));
     }
     cli.block_on(async {
         let query = Query::new().with("name", new);
@@ -203,16 +211,16 @@ fn rename(cli: &Cli, flags: &Parsed) -> Outcome {
         };
         if !failure.unreachable {
             crate::cli::warn(&failure.message);
-            return Err(Failure::new(format!("Error: failed to rename container named {old}")));
+            return Err(Failure::new(format!(
+                "Error: failed to rename container named {old}"
+            )));
         }
         Err(failure)
     })
 }
 
 fn prune(cli: &Cli, flags: &Parsed) -> Outcome {
-    if !flags.on("force")
-        && !confirm("WARNING! This will remove all stopped containers.")?
-    {
+    if !flags.on("force") && !confirm("WARNING! This will remove all stopped containers.")? {
         return Err(Failure::silent(1));
     }
     cli.block_on(async {
@@ -221,7 +229,10 @@ fn prune(cli: &Cli, flags: &Parsed) -> Outcome {
         let request = Request::post("/containers/prune").query(query);
         let report: PruneResponse = cli.client()?.call(request).await?;
         let mut out = String::new();
-        if let Some(deleted) = report.containers_deleted.filter(|deleted| !deleted.is_empty()) {
+        if let Some(deleted) = report
+            .containers_deleted
+            .filter(|deleted| !deleted.is_empty())
+        {
             out.push_str("Deleted Containers:\n");
             for id in deleted {
                 out.push_str(&format!("{id}\n"));

@@ -82,7 +82,9 @@ fn platform_json(text: &str) -> String {
 fn load(cli: &Cli, flags: &Parsed) -> Outcome {
     let file = flags.given("input");
     if file.is_none() && cli::stdin_is_terminal() {
-        return Err(Failure::new("requested load from stdin, but stdin is empty"));
+        return Err(Failure::new(
+            "requested load from stdin, but stdin is empty",
+        ));
     }
     let quiet = flags.on("quiet") || !cli::stdout_is_terminal();
     let query = Query::new()
@@ -139,7 +141,10 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
         // A new file takes the old one's place when it is whole.
         let partial = format!("{path}.partial-{}", std::process::id());
         let failed = |error: std::io::Error| {
-            Failure::new(format!("failed to save image: open {path}: {}", os_words(&error)))
+            Failure::new(format!(
+                "failed to save image: open {path}: {}",
+                os_words(&error)
+            ))
         };
         let result = async {
             let mut file = tokio::fs::File::create(&partial).await.map_err(failed)?;
@@ -160,7 +165,11 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
 fn import(cli: &Cli, flags: &Parsed) -> Outcome {
     let source = flags.arg(0);
     let mut query = Query::new();
-    let target = flags.args.get(1).map(|name| pull::parse(name)).transpose()?;
+    let target = flags
+        .args
+        .get(1)
+        .map(|name| pull::parse(name))
+        .transpose()?;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
     query.push("fromSrc", if is_url { source } else { "-" });
     if let Some(target) = target {

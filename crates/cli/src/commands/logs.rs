@@ -12,22 +12,25 @@ use crate::streams::Demultiplexer;
 
 use super::run::container_path;
 
-pub const LOGS: Command = Command::leaf(
-    "logs",
-    "CONTAINER",
-    "Fetch the logs of a container",
-    run,
-)
-.flags(&[
-    Flag::switch("details", "Show attributes of the log"),
-    Flag::switch("follow", "Go on with what is written from now on").short('f'),
-    Flag::text("since", "Begin at this time (\"2013-01-02T13:23:37Z\") or so long ago (\"42m\")"),
-    Flag::text("tail", "How many lines from the end").short('n').default("all"),
-    Flag::switch("timestamps", "Show when a line was written").short('t'),
-    Flag::text("until", "End at this time (\"2013-01-02T13:23:37Z\") or so long ago (\"42m\")"),
-])
-.arity(Arity::Exactly(1))
-.also(&["container logs", "logs"]);
+pub const LOGS: Command = Command::leaf("logs", "CONTAINER", "Fetch the logs of a container", run)
+    .flags(&[
+        Flag::switch("details", "Show attributes of the log"),
+        Flag::switch("follow", "Go on with what is written from now on").short('f'),
+        Flag::text(
+            "since",
+            "Begin at this time (\"2013-01-02T13:23:37Z\") or so long ago (\"42m\")",
+        ),
+        Flag::text("tail", "How many lines from the end")
+            .short('n')
+            .default("all"),
+        Flag::switch("timestamps", "Show when a line was written").short('t'),
+        Flag::text(
+            "until",
+            "End at this time (\"2013-01-02T13:23:37Z\") or so long ago (\"42m\")",
+        ),
+    ])
+    .arity(Arity::Exactly(1))
+    .also(&["container logs", "logs"]);
 
 fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     let query = Query::new()
@@ -63,8 +66,11 @@ pub fn time(flags: &Parsed, name: &str) -> Result<Option<String>, Failure> {
     let Some(text) = flags.given(name).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let time = Timestamp::parse_docker(text, Timestamp::now())
-        .map_err(|_| Failure::new(format!("invalid value for {name:?}: failed to parse value as time or duration: {text:?}")))?;
+    let time = Timestamp::parse_docker(text, Timestamp::now()).map_err(|_| {
+        Failure::new(format!(
+            "invalid value for {name:?}: failed to parse value as time or duration: {text:?}"
+        ))
+    })?;
     let nanos = time.unix_nanos();
     Ok(Some(format!(
         "{}.{:09}",

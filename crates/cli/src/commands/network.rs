@@ -54,8 +54,10 @@ fn list(cli: &Cli, flags: &Parsed) -> Outcome {
                 false => format::short_id(&network.id),
             };
             let labels = network.labels.clone();
-            let all: Vec<String> =
-                labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let all: Vec<String> = labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             Row::new()
                 .text("ID", id)
                 .text("Name", &network.name)
@@ -66,7 +68,9 @@ fn list(cli: &Cli, flags: &Parsed) -> Outcome {
                 .text("Internal", network.internal.to_string())
                 .text("Labels", all.join(","))
                 .text("CreatedAt", created(&network.created))
-                .method("Label", move |name| labels.get(name).cloned().unwrap_or_default())
+                .method("Label", move |name| {
+                    labels.get(name).cloned().unwrap_or_default()
+                })
         })
         .collect();
     LISTING.print(flags.text("format"), flags.on("quiet"), rows)?;

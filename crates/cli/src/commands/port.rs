@@ -35,14 +35,19 @@ pub const TOP: Command = Command::leaf(
 fn port(cli: &Cli, flags: &Parsed) -> Outcome {
     let path = format!("{}/json", container_path(flags.arg(0)));
     let container: Inspect = cli.block_on(async {
-        cli.client()?.call(Request::get(path)).await.map_err(Failure::from)
+        cli.client()?
+            .call(Request::get(path))
+            .await
+            .map_err(Failure::from)
     })?;
     let ports = container.network_settings.ports;
     let mut lines: Vec<String> = Vec::new();
     if let Some(wanted) = flags.args.get(1) {
         let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
         if number.parse::<u16>().is_err() {
-            return Err(Failure::new(format!("Error: invalid port ({number}): value must be a number")));
+            return Err(Failure::new(format!(
+                "Error: invalid port ({number}): value must be a number"
+            )));
         }
         let bindings = ports.get(&format!("{number}/{}", protocol.to_lowercase()));
         let Some(Some(bindings)) = bindings else {
@@ -75,9 +80,13 @@ fn natural(text: &str) -> Vec<(u64, String)> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let words = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let words = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (word, after) = rest.split_at(words);
-        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let digits = after
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (number, after) = after.split_at(digits);
         parts.push((0, word.to_owned()));
         parts.push((number.parse().unwrap_or(0), String::new()));
@@ -91,7 +100,10 @@ fn top(cli: &Cli, flags: &Parsed) -> Outcome {
     let query = Query::new().with_some("ps_args", (!arguments.is_empty()).then_some(arguments));
     let path = format!("{}/top", container_path(flags.arg(0)));
     let table: TopResponse = cli.block_on(async {
-        cli.client()?.call(Request::get(path).query(query)).await.map_err(Failure::from)
+        cli.client()?
+            .call(Request::get(path).query(query))
+            .await
+            .map_err(Failure::from)
     })?;
     let mut lines = vec![table.titles];
     lines.extend(table.processes);

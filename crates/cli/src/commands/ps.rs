@@ -18,7 +18,9 @@ pub const PS: Command = Command::leaf("ps", "", "List containers", run)
         Flag::switch("all", "Show also those that do not run").short('a'),
         FILTER,
         FORMAT,
-        Flag::int("last", "Show the n that were created last, in any state").short('n').default("-1"),
+        Flag::int("last", "Show the n that were created last, in any state")
+            .short('n')
+            .default("-1"),
         Flag::switch("latest", "Show the one that was created last, in any state").short('l'),
         NO_TRUNC,
         Flag::switch("quiet", "Show IDs only").short('q'),
@@ -97,20 +99,36 @@ pub fn row(container: &Summary, full: bool, now: Timestamp) -> Row {
         false => format::ellipsis(&container.command, 20),
     };
     let labels = container.labels.clone();
-    let all_labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let all_labels: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     let mounts: Vec<String> = container
         .mounts
         .iter()
         .map(|mount| {
-            let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
+            let name = if mount.name.is_empty() {
+                &mount.source
+            } else {
+                &mount.name
+            };
             match full {
                 true => name.clone(),
                 false => format::ellipsis(name, 15),
             }
         })
         .collect();
-    let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
-    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
+    let local = container
+        .mounts
+        .iter()
+        .filter(|mount| mount.driver == "local")
+        .count();
+    let networks: Vec<&str> = container
+        .network_settings
+        .networks
+        .keys()
+        .map(String::as_str)
+        .collect();
     Row::new()
         .text("ID", id)
         .text("Names", names(&container.names, full))
@@ -127,16 +145,25 @@ pub fn row(container: &Summary, full: bool, now: Timestamp) -> Row {
         .text("Mounts", mounts.join(","))
         .text("LocalVolumes", local.to_string())
         .text("Networks", networks.join(","))
-        .method("Label", move |name| labels.get(name).cloned().unwrap_or_default())
+        .method("Label", move |name| {
+            labels.get(name).cloned().unwrap_or_default()
+        })
 }
 
 /// Names without their slash; those that links gave only when nothing is shortened.
 fn names(names: &[String], full: bool) -> String {
-    let names: Vec<&str> = names.iter().map(|name| name.trim_start_matches('/')).collect();
+    let names: Vec<&str> = names
+        .iter()
+        .map(|name| name.trim_start_matches('/'))
+        .collect();
     if full {
         return names.join(",");
     }
-    let own: Vec<&str> = names.into_iter().filter(|name| !name.contains('/')).take(1).collect();
+    let own: Vec<&str> = names
+        .into_iter()
+        .filter(|name| !name.contains('/'))
+        .take(1)
+        .collect();
     own.join(",")
 }
 
@@ -170,13 +197,24 @@ fn size(container: &Summary) -> String {
 pub fn ports(ports: &[SummaryPort]) -> String {
     let mut ports: Vec<&SummaryPort> = ports.iter().collect();
     ports.sort_by(|a, b| {
-        let key = |port: &SummaryPort| (port.private_port, port.ip.clone(), port.public_port, port.protocol.clone());
+        let key = |port: &SummaryPort| {
+            (
+                port.private_port,
+                port.ip.clone(),
+                port.public_port,
+                port.protocol.clone(),
+            )
+        };
         key(a).cmp(&key(b))
     });
     let mut groups: Vec<Group> = Vec::new();
     let mut mapped = Vec::new();
     for port in ports {
-        let address = if port.public_port > 0 { port.ip.as_str() } else { "" };
+        let address = if port.public_port > 0 {
+            port.ip.as_str()
+        } else {
+            ""
+        };
         // A port that is published elsewhere is shown on its own.
         if port.public_port > 0 && port.public_port != port.private_port {
             mapped.push(format!(
@@ -191,7 +229,8 @@ pub fn ports(ports: &[SummaryPort]) -> String {
             group.address == address
                 && group.protocol == port.protocol
                 && group.published == (port.public_port > 0)
-                && (group.last == port.private_port || group.last.checked_add(1) == Some(port.private_port))
+                && (group.last == port.private_port
+                    || group.last.checked_add(1) == Some(port.private_port))
         });
         match open {
             Some(group) => group.last = port.private_port,
@@ -253,11 +292,17 @@ mod tests {
 
     #[test]
     fn ports_are_grouped_into_ranges() {
-        assert_eq!(ports(&[port("", 81, 0), port("", 80, 0), port("", 90, 0)]), "80-81/tcp, 90/tcp");
+        assert_eq!(
+            ports(&[port("", 81, 0), port("", 80, 0), port("", 90, 0)]),
+            "80-81/tcp, 90/tcp"
+        );
         assert_eq!(
             ports(&[port("0.0.0.0", 80, 8080), port("::", 80, 8080)]),
             "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"
         );
-        assert_eq!(ports(&[port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 81)]), "0.0.0.0:80-81->80-81/tcp");
+        assert_eq!(
+            ports(&[port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 81)]),
+            "0.0.0.0:80-81->80-81/tcp"
+        );
     }
 }

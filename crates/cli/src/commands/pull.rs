@@ -21,7 +21,11 @@ pub const PULL: Command = Command::leaf(
 )
 .flags(&[
     Flag::switch("all-tags", "Pull all tags of the repository").short('a'),
-    Flag::switch("disable-content-trust", "Do not verify the image's signature").default("true"),
+    Flag::switch(
+        "disable-content-trust",
+        "Do not verify the image's signature",
+    )
+    .default("true"),
     Flag::text("platform", "The platform, of servers that know several"),
     Flag::switch("quiet", "Show the name only").short('q'),
 ])
@@ -32,7 +36,8 @@ pub const PULL: Command = Command::leaf(
 const HUB: &str = "https://index.docker.io/v1/";
 
 pub fn parse(name: &str) -> Result<Reference, Failure> {
-    name.parse().map_err(|error| Failure::new(format!("{error}")))
+    name.parse()
+        .map_err(|error| Failure::new(format!("{error}")))
 }
 
 /// The name as people write it, with its tag.
@@ -125,7 +130,11 @@ fn credentials(cli: &Cli, domain: &str) -> Result<Option<HeaderValue>, Failure> 
     let Some(encoded) = cli.config().auth(key).filter(|auth| !auth.is_empty()) else {
         return Ok(None);
     };
-    let invalid = || Failure::new(format!("invalid credentials for {key} in the configuration"));
+    let invalid = || {
+        Failure::new(format!(
+            "invalid credentials for {key} in the configuration"
+        ))
+    };
     let decoded = STANDARD.decode(encoded).map_err(|_| invalid())?;
     let decoded = String::from_utf8(decoded).map_err(|_| invalid())?;
     let (username, password) = decoded.split_once(':').ok_or_else(invalid)?;

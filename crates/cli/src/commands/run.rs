@@ -48,13 +48,17 @@ async fn start_in_background(cli: &Cli, flags: &Parsed) -> Outcome {
     request.config.attach_stdout = false;
     request.config.attach_stderr = false;
     request.config.stdin_once = false;
-    let id = create::submit(cli, client, flags, request).await.map_err(explain)?;
+    let id = create::submit(cli, client, flags, request)
+        .await
+        .map_err(explain)?;
     let started = start(client, &id, None).await;
     // The id goes out in any case: the container is there, even when it does not run.
     if started.is_ok() || !flags.on("rm") {
         print(format!("{id}\n"))?;
     }
-    started.map(|()| 0).map_err(|failure| explain(not_started(failure)))
+    started
+        .map(|()| 0)
+        .map_err(|failure| explain(not_started(failure)))
 }
 
 async fn foreground(cli: &Cli, flags: &Parsed) -> Outcome {
@@ -77,7 +81,9 @@ async fn foreground(cli: &Cli, flags: &Parsed) -> Outcome {
         stderr: request.config.attach_stderr,
     };
     let remove = flags.on("rm");
-    let id = create::submit(cli, client, flags, request).await.map_err(explain)?;
+    let id = create::submit(cli, client, flags, request)
+        .await
+        .map_err(explain)?;
     // From here on a signal is the container's, if it is to have them.
     let signals = match flags.on("sig-proxy") {
         true => Some(streams::forward(client, &id)?),
@@ -191,7 +197,11 @@ pub fn console_size(tty: bool) -> Option<(u32, u32)> {
 /// cannot be run.
 fn not_started(failure: Failure) -> Failure {
     let has = |words: &[&str]| words.iter().any(|words| failure.message.contains(words));
-    let code = if has(&["executable file not found", "no such file or directory", "system cannot find the file specified"]) {
+    let code = if has(&[
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+    ]) {
         127
     } else if has(&["permission denied", "is a directory"]) {
         126

@@ -31,7 +31,9 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         let client = cli.client()?;
         if flags.on("attach") || flags.on("interactive") {
             if flags.args.len() > 1 {
-                return Err(Failure::new("you cannot start and attach multiple containers at once"));
+                return Err(Failure::new(
+                    "you cannot start and attach multiple containers at once",
+                ));
             }
             return attached(cli, client, flags).await;
         }
@@ -58,7 +60,10 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
 
 async fn attached(cli: &Cli, client: &Client, flags: &Parsed) -> Outcome {
     let container: Inspect = client
-        .call(Request::get(format!("{}/json", container_path(flags.arg(0)))))
+        .call(Request::get(format!(
+            "{}/json",
+            container_path(flags.arg(0))
+        )))
         .await?;
     let config = container.config;
     let id = container.id;

@@ -26,9 +26,16 @@ pub const DF: Command = Command::leaf("df", "", "Show docker disk usage", df).fl
 ]);
 
 pub const PRUNE: Command = Command::leaf("prune", "", "Remove unused data", prune).flags(&[
-    Flag::switch("all", "Remove all images that no container uses, not only those without a name")
-        .short('a'),
-    Flag::of("filter", Kind::Many("filter"), "Remove only what meets this (\"label=<key>=<value>\")"),
+    Flag::switch(
+        "all",
+        "Remove all images that no container uses, not only those without a name",
+    )
+    .short('a'),
+    Flag::of(
+        "filter",
+        Kind::Many("filter"),
+        "Remove only what meets this (\"label=<key>=<value>\")",
+    ),
     Flag::switch("force", "Do not ask").short('f'),
     Flag::switch("volumes", "Remove anonymous volumes too"),
 ]);
@@ -82,7 +89,10 @@ const LISTING: Listing = Listing {
 
 fn df(cli: &Cli, flags: &Parsed) -> Outcome {
     let usage: DiskUsage = cli.block_on(async {
-        cli.client()?.call(Request::get("/system/df")).await.map_err(Failure::from)
+        cli.client()?
+            .call(Request::get("/system/df"))
+            .await
+            .map_err(Failure::from)
     })?;
     if flags.on("verbose") {
         return verbose(&usage);
@@ -113,20 +123,33 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
         .sum();
     let containers = usage.containers.as_deref().unwrap_or_default();
     let is_active = |container: &&container::Summary| {
-        matches!(container.state.as_str(), "running" | "paused" | "restarting")
+        matches!(
+            container.state.as_str(),
+            "running" | "paused" | "restarting"
+        )
     };
     let size = |container: &container::Summary| container.size_rw.unwrap_or(0);
     let all: i64 = containers.iter().map(size).sum();
     let idle: i64 = containers.iter().filter(|c| !is_active(c)).map(size).sum();
     let volumes = usage.volumes.as_deref().unwrap_or_default();
     let volume_size = |volume: &berth_docker::volume::Volume| {
-        volume.usage_data.as_ref().map_or(0, |usage| usage.size.max(0))
+        volume
+            .usage_data
+            .as_ref()
+            .map_or(0, |usage| usage.size.max(0))
     };
     let is_used = |volume: &&berth_docker::volume::Volume| {
-        volume.usage_data.as_ref().is_some_and(|usage| usage.ref_count > 0)
+        volume
+            .usage_data
+            .as_ref()
+            .is_some_and(|usage| usage.ref_count > 0)
     };
     let volumes_all: i64 = volumes.iter().map(volume_size).sum();
-    let volumes_idle: i64 = volumes.iter().filter(|v| !is_used(v)).map(volume_size).sum();
+    let volumes_idle: i64 = volumes
+        .iter()
+        .filter(|v| !is_used(v))
+        .map(volume_size)
+        .sum();
     vec![
         row(
             "Images",
@@ -136,9 +159,30 @@ fn summary(usage: &DiskUsage) -> Vec<Row> {
             (usage.layers_size - used).max(0),
             true,
         ),
-        row("Containers", containers.len(), containers.iter().filter(is_active).count(), all, idle, true),
-        row("Local Volumes", volumes.len(), volumes.iter().filter(is_used).count(), volumes_all, volumes_idle, true),
-        row("Build Cache", usage.build_cache.as_ref().map_or(0, Vec::len), 0, 0, 0, false),
+        row(
+            "Containers",
+            containers.len(),
+            containers.iter().filter(is_active).count(),
+            all,
+            idle,
+            true,
+        ),
+        row(
+            "Local Volumes",
+            volumes.len(),
+            volumes.iter().filter(is_used).count(),
+            volumes_all,
+            volumes_idle,
+            true,
+        ),
+        row(
+            "Build Cache",
+            usage.build_cache.as_ref().map_or(0, Vec::len),
+            0,
+            0,
+            0,
+            false,
+        ),
     ]
 }
 
@@ -161,7 +205,13 @@ fn verbose(usage: &DiskUsage) -> Outcome {
     let now = Timestamp::now();
     print("Images space usage:\n\n")?;
     let images = usage.images.iter().flatten();
-    images::USAGE.print("", false, images.flat_map(|image| images::rows(image, false, false, now)).collect())?;
+    images::USAGE.print(
+        "",
+        false,
+        images
+            .flat_map(|image| images::rows(image, false, false, now))
+            .collect(),
+    )?;
     print("\nContainers space usage:\n\n")?;
     let containers = usage.containers.iter().flatten();
     let sized = containers.map(|container| {
@@ -171,8 +221,14 @@ fn verbose(usage: &DiskUsage) -> Outcome {
     });
     CONTAINERS.print("", false, sized.collect())?;
     print("\nLocal Volumes space usage:\n\n")?;
-    volume::USAGE.print("", false, usage.volumes.iter().flatten().map(volume::row).collect())?;
-    print("\nBuild cache usage: 0B\n\nCACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED\n")?;
+    volume::USAGE.print(
+        "",
+        false,
+        usage.volumes.iter().flatten().map(volume::row).collect(),
+    )?;
+    print(
+        "\nBuild cache usage: 0B\n\nCACHE ID   CACHE TYPE   SIZE      CREATED   LAST USED   USAGE     SHARED\n",
+    )?;
     Ok(0)
 }
 
@@ -234,7 +290,9 @@ async fn ask<T: DeserializeOwned>(
         filters.add("dangling", dangling);
     }
     let query = Query::new().with_some("filters", filters_query(&filters));
-    Ok(client.call(Request::post(format!("/{what}/prune")).query(query)).await?)
+    Ok(client
+        .call(Request::post(format!("/{what}/prune")).query(query))
+        .await?)
 }
 
 fn section(title: &str, lines: Option<Vec<String>>) -> Result<(), Failure> {

@@ -13,22 +13,19 @@ use crate::template::{self, Missing, Value};
 
 use super::INSPECT_FORMAT;
 
-pub const VERSION: Command = Command::leaf(
-    "version",
-    "",
-    "Show the Docker version information",
-    run,
-)
-.flags(&[INSPECT_FORMAT]);
+pub const VERSION: Command =
+    Command::leaf("version", "", "Show the Docker version information", run)
+        .flags(&[INSPECT_FORMAT]);
 
 fn run(cli: &Cli, flags: &Parsed) -> Outcome {
-    let template = match flags.text("format") {
-        "" => None,
-        "json" => Some(template::parse("{{json .}}")?),
-        text => Some(template::parse(text).map_err(|error| {
-            Failure::new(format!("template parsing error: {error}")).code(64)
-        })?),
-    };
+    let template =
+        match flags.text("format") {
+            "" => None,
+            "json" => Some(template::parse("{{json .}}")?),
+            text => Some(template::parse(text).map_err(|error| {
+                Failure::new(format!("template parsing error: {error}")).code(64)
+            })?),
+        };
     let (api, server) = cli.block_on(async {
         let client = match cli.client() {
             Ok(client) => client,
@@ -54,7 +51,10 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
                 ("Client".to_owned(), client_value(cli, &api)),
                 ("Server".to_owned(), server),
             ]);
-            template.render(&all, Missing::Error).map_err(|error| Failure::new(error.to_string()))? + "\n"
+            template
+                .render(&all, Missing::Error)
+                .map_err(|error| Failure::new(error.to_string()))?
+                + "\n"
         }
         None => shown(cli, &api, &server),
     };
@@ -66,7 +66,11 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
 }
 
 fn client_value(cli: &Cli, api: &str) -> Value {
-    let Build { version, commit, time } = &cli.build;
+    let Build {
+        version,
+        commit,
+        time,
+    } = &cli.build;
     let context = cli.context_name();
     let arch = go_arch();
     let fields = [
@@ -152,8 +156,17 @@ fn shown(cli: &Cli, api: &str, server: &Value) -> String {
             );
             let _ = writeln!(out, "  Go version:       {}", detail("GoVersion"));
             let _ = writeln!(out, "  Git commit:       {}", detail("GitCommit"));
-            let _ = writeln!(out, "  Built:            {}", ansi_time(&detail("BuildTime")));
-            let _ = writeln!(out, "  OS/Arch:          {}/{}", detail("Os"), detail("Arch"));
+            let _ = writeln!(
+                out,
+                "  Built:            {}",
+                ansi_time(&detail("BuildTime"))
+            );
+            let _ = writeln!(
+                out,
+                "  OS/Arch:          {}/{}",
+                detail("Os"),
+                detail("Arch")
+            );
             let _ = writeln!(out, "  Experimental:     {}", detail("Experimental"));
         } else {
             let _ = writeln!(out, "  GitCommit:        {}", detail("GitCommit"));

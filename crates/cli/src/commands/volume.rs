@@ -16,7 +16,9 @@ use super::{FILTER, FORMAT, Failures, confirm, filters, filters_query};
 
 pub const CREATE: Command = Command::leaf("create", "[VOLUME]", "Create a volume", create)
     .flags(&[
-        Flag::text("driver", "The driver of the volume").short('d').default("local"),
+        Flag::text("driver", "The driver of the volume")
+            .short('d')
+            .default("local"),
         Flag::list("label", "Set a label").check(check_label),
         Flag::of("opt", Kind::Many("map"), "Set an option of the driver").short('o'),
     ])
@@ -43,11 +45,20 @@ pub const RM: Command = Command::leaf(
 .named("rm", &["remove"])
 .also(&["volume rm", "volume remove"]);
 
-pub const PRUNE: Command = Command::leaf("prune", "", "Remove unused local volumes", prune).flags(&[
-    Flag::switch("all", "Remove all that no container uses, not only anonymous ones").short('a'),
-    Flag::of("filter", Kind::Many("filter"), "Remove only what meets this (\"label=<label>\")"),
-    Flag::switch("force", "Do not ask").short('f'),
-]);
+pub const PRUNE: Command =
+    Command::leaf("prune", "", "Remove unused local volumes", prune).flags(&[
+        Flag::switch(
+            "all",
+            "Remove all that no container uses, not only anonymous ones",
+        )
+        .short('a'),
+        Flag::of(
+            "filter",
+            Kind::Many("filter"),
+            "Remove only what meets this (\"label=<label>\")",
+        ),
+        Flag::switch("force", "Do not ask").short('f'),
+    ]);
 
 const LISTING: Listing = Listing {
     type_name: "*formatter.volumeContext",
@@ -106,7 +117,10 @@ fn list(cli: &Cli, flags: &Parsed) -> Outcome {
 pub fn row(volume: &Volume) -> Row {
     const UNKNOWN: &str = "N/A";
     let labels = volume.labels.clone().unwrap_or_default();
-    let all: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let all: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     let usage = volume.usage_data.as_ref();
     let size = usage.filter(|usage| usage.size >= 0);
     Row::new()
@@ -115,12 +129,20 @@ pub fn row(volume: &Volume) -> Row {
         .text("Scope", &volume.scope)
         .text("Mountpoint", &volume.mountpoint)
         .text("Labels", all.join(","))
-        .text("Links", usage.map_or(UNKNOWN.to_owned(), |usage| usage.ref_count.to_string()))
-        .text("Size", size.map_or(UNKNOWN.to_owned(), |usage| format::decimal_size(usage.size)))
+        .text(
+            "Links",
+            usage.map_or(UNKNOWN.to_owned(), |usage| usage.ref_count.to_string()),
+        )
+        .text(
+            "Size",
+            size.map_or(UNKNOWN.to_owned(), |usage| format::decimal_size(usage.size)),
+        )
         .text("Group", UNKNOWN)
         .text("Availability", UNKNOWN)
         .text("Status", UNKNOWN)
-        .method("Label", move |name| labels.get(name).cloned().unwrap_or_default())
+        .method("Label", move |name| {
+            labels.get(name).cloned().unwrap_or_default()
+        })
 }
 
 fn remove(cli: &Cli, flags: &Parsed) -> Outcome {
@@ -130,7 +152,10 @@ fn remove(cli: &Cli, flags: &Parsed) -> Outcome {
         let mut failures = Failures::default();
         for name in &flags.args {
             let path = format!("/volumes/{}", query::segment(name));
-            match client.tell(Request::delete(path).query(query.clone())).await {
+            match client
+                .tell(Request::delete(path).query(query.clone()))
+                .await
+            {
                 Ok(()) => print(format!("{name}\n"))?,
                 Err(error) => failures.push(error),
             }
@@ -166,7 +191,11 @@ fn prune(cli: &Cli, flags: &Parsed) -> Outcome {
             out.push('\n');
         }
         let space = i64::try_from(report.space_reclaimed).unwrap_or(i64::MAX);
-        let _ = writeln!(out, "Total reclaimed space: {}", format::decimal_size(space));
+        let _ = writeln!(
+            out,
+            "Total reclaimed space: {}",
+            format::decimal_size(space)
+        );
         print(out)?;
         Ok(0)
     })

@@ -13,7 +13,11 @@ pub async fn begin(
     container: &str,
     until_removed: bool,
 ) -> Result<Response, Failure> {
-    let condition = if until_removed { "removed" } else { "next-exit" };
+    let condition = if until_removed {
+        "removed"
+    } else {
+        "next-exit"
+    };
     let path = format!("/containers/{}/wait", query::segment(container));
     let request = Request::post(path).query(Query::new().with("condition", condition));
     Ok(client.send(request).await?)
@@ -22,13 +26,18 @@ pub async fn begin(
 /// The exit code; 125 when the daemon could not wait.
 pub async fn end(response: Response) -> u8 {
     match response.json::<WaitResponse>().await {
-        Ok(WaitResponse { error: Some(error), .. }) if !error.message.is_empty() => {
+        Ok(WaitResponse {
+            error: Some(error), ..
+        }) if !error.message.is_empty() => {
             warn(format!("Error waiting for container: {}", error.message));
             125
         }
         Ok(response) => exit_code(response.status_code),
         Err(error) => {
-            warn(format!("Error waiting for container: {}", berth_base::Chain(&error)));
+            warn(format!(
+                "Error waiting for container: {}",
+                berth_base::Chain(&error)
+            ));
             125
         }
     }

@@ -50,7 +50,8 @@ pub fn check_rule(text: &str) -> Result<(), String> {
     let [kind, numbers, permissions] = parts.as_slice() else {
         return invalid;
     };
-    let number = |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    let number =
+        |text: &str| text == "*" || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
     let numbers_good = numbers
         .split_once(':')
         .is_some_and(|(major, minor)| number(major) && number(minor));
@@ -62,11 +63,17 @@ pub fn check_rule(text: &str) -> Result<(), String> {
 }
 
 fn throttle(text: &str) -> Result<ThrottleDevice, Error> {
-    let (path, rate) = text.split_once(':').ok_or_else(|| format!("bad format: {text}"))?;
+    let (path, rate) = text
+        .split_once(':')
+        .ok_or_else(|| format!("bad format: {text}"))?;
     if !path.starts_with("/dev/") {
         return Err(format!("bad format for device path: {text}"));
     }
-    let invalid = || format!("invalid rate for device: {text}. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb");
+    let invalid = || {
+        format!(
+            "invalid rate for device: {text}. The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
+        )
+    };
     let rate = berth_base::size::parse_binary(rate).map_err(|_| invalid())?;
     Ok(ThrottleDevice {
         path: path.to_owned(),
@@ -83,7 +90,9 @@ pub fn check_throttle(text: &str) -> Result<(), String> {
 }
 
 fn weight(text: &str) -> Result<WeightDevice, Error> {
-    let (path, weight) = text.split_once(':').ok_or_else(|| format!("bad format: {text}"))?;
+    let (path, weight) = text
+        .split_once(':')
+        .ok_or_else(|| format!("bad format: {text}"))?;
     if !path.starts_with("/dev/") {
         return Err(format!("bad format for device path: {text}"));
     }
@@ -126,9 +135,11 @@ fn gpu(text: &str) -> Result<DeviceRequest, Error> {
                 counted = true;
                 request.count = match value {
                     "all" => -1,
-                    number => number
-                        .parse()
-                        .map_err(|_| format!("invalid count ({number}): value must be either \"all\" or an integer"))?,
+                    number => number.parse().map_err(|_| {
+                        format!(
+                            "invalid count ({number}): value must be either \"all\" or an integer"
+                        )
+                    })?,
                 };
             }
             "device" => {
@@ -158,7 +169,10 @@ mod tests {
         assert_eq!(device.path_in_container, "/dev/c");
         assert_eq!(device.cgroup_permissions, "r");
         assert_eq!(mapping("/dev/x:rw").unwrap().path_in_container, "/dev/x");
-        assert_eq!(mapping("/dev/a:zz").unwrap_err(), "zz is not an absolute path");
+        assert_eq!(
+            mapping("/dev/a:zz").unwrap_err(),
+            "zz is not an absolute path"
+        );
         assert!(check_rule("c 1:3 mr").is_ok() && check_rule("bad").is_err());
     }
 }

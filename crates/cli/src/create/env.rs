@@ -6,11 +6,7 @@ use super::{Error, Lookup, os_words};
 
 /// The variables of the files, then those of the flags. A name without a value takes the
 /// caller's, and is passed on bare when the caller has none, which removes the image's.
-pub fn variables(
-    files: &[String],
-    given: &[String],
-    lookup: Lookup,
-) -> Result<Vec<String>, Error> {
+pub fn variables(files: &[String], given: &[String], lookup: Lookup) -> Result<Vec<String>, Error> {
     let mut all = Vec::new();
     for file in files {
         for line in lines(file)? {

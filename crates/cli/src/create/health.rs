@@ -27,7 +27,12 @@ pub fn plan(flags: &Parsed) -> Result<Option<HealthConfig>, Error> {
     if !has_health {
         return Ok(None);
     }
-    for flag in ["health-interval", "health-timeout", "health-start-period", "health-start-interval"] {
+    for flag in [
+        "health-interval",
+        "health-timeout",
+        "health-start-period",
+        "health-start-interval",
+    ] {
         if flags.nanos(flag) < 0 {
             return Err(format!("--{flag} cannot be negative"));
         }

@@ -24,10 +24,14 @@ pub fn volumes(texts: &[String]) -> Result<Volumes, Error> {
             continue;
         };
         if source.is_empty() || rest.is_empty() {
-            return Err(format!("invalid spec: {text}: empty section between colons"));
+            return Err(format!(
+                "invalid spec: {text}: empty section between colons"
+            ));
         }
         // The daemon sees other directories than the caller.
-        let is_relative = source == "." || source == ".." || source.starts_with("./")
+        let is_relative = source == "."
+            || source == ".."
+            || source.starts_with("./")
             || source.starts_with("../");
         let source = if is_relative {
             let path = std::path::absolute(source).map_err(|error| error.to_string())?;
@@ -88,7 +92,10 @@ pub fn parse(text: &str) -> Result<Mount, Error> {
     }
     let foreign = |set: bool, what: &str, kind: &str| {
         if set && mount.kind != kind {
-            return Err(format!("cannot mix '{what}-*' options with mount type '{}'", mount.kind));
+            return Err(format!(
+                "cannot mix '{what}-*' options with mount type '{}'",
+                mount.kind
+            ));
         }
         Ok(())
     };
@@ -100,15 +107,20 @@ pub fn parse(text: &str) -> Result<Mount, Error> {
 }
 
 fn apply(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result<(), Error> {
-    let switch = |value: Option<&str>| match value {
+    let switch = |value: Option<&str>| {
+        match value {
         None => Ok(true),
         Some(value) => crate::flags::parse_bool(value)
             .ok_or_else(|| format!("invalid value for '{key}': invalid boolean value ({value:?}): must be one of \"true\", \"1\", \"false\", or \"0\" (default \"true\")")),
+    }
     };
     match key {
         "readonly" | "ro" => mount.read_only = switch(value)?,
         "volume-nocopy" => {
-            mount.volume_options.get_or_insert_with(volume_options).no_copy = switch(value)?;
+            mount
+                .volume_options
+                .get_or_insert_with(volume_options)
+                .no_copy = switch(value)?;
         }
         "bind-nonrecursive" => {
             return Err(
@@ -148,7 +160,12 @@ fn apply_value(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result
         }
         "bind-recursive" => recursive(mount.bind_options.get_or_insert_default(), value)?,
         "volume-subpath" => {
-            value.clone_into(&mut mount.volume_options.get_or_insert_with(volume_options).subpath);
+            value.clone_into(
+                &mut mount
+                    .volume_options
+                    .get_or_insert_with(volume_options)
+                    .subpath,
+            );
         }
         "volume-label" => {
             let (name, text) = value.split_once('=').unwrap_or((value, ""));
@@ -158,19 +175,27 @@ fn apply_value(mount: &mut Mount, key: &str, value: &str, field: &str) -> Result
         "volume-driver" => driver(mount).name = value.to_owned(),
         "volume-opt" => {
             let (name, text) = value.split_once('=').unwrap_or((value, ""));
-            driver(mount).options.insert(name.to_owned(), text.to_owned());
+            driver(mount)
+                .options
+                .insert(name.to_owned(), text.to_owned());
         }
         "image-subpath" => {
-            mount.image_options.get_or_insert_with(ImageOptions::default).subpath =
-                value.to_owned();
+            mount
+                .image_options
+                .get_or_insert_with(ImageOptions::default)
+                .subpath = value.to_owned();
         }
         "tmpfs-size" => {
-            mount.tmpfs_options.get_or_insert_with(TmpfsOptions::default).size_bytes =
-                berth_base::size::parse_binary(value).map_err(|_| invalid(value))?;
+            mount
+                .tmpfs_options
+                .get_or_insert_with(TmpfsOptions::default)
+                .size_bytes = berth_base::size::parse_binary(value).map_err(|_| invalid(value))?;
         }
         "tmpfs-mode" => {
-            mount.tmpfs_options.get_or_insert_with(TmpfsOptions::default).mode =
-                u32::from_str_radix(value, 8).map_err(|_| invalid(value))?;
+            mount
+                .tmpfs_options
+                .get_or_insert_with(TmpfsOptions::default)
+                .mode = u32::from_str_radix(value, 8).map_err(|_| invalid(value))?;
         }
         _ => return Err(format!("unexpected key '{key}' in '{field}'")),
     }

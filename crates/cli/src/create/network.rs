@@ -22,7 +22,14 @@ pub fn plan(flags: &Parsed) -> Result<Networks, Error> {
     let mut mode = DEFAULT.to_owned();
     let given = flags.list("network");
     let unnamed = [DEFAULT.to_owned()];
-    for (index, text) in if given.is_empty() { &unnamed[..] } else { given }.iter().enumerate() {
+    for (index, text) in if given.is_empty() {
+        &unnamed[..]
+    } else {
+        given
+    }
+    .iter()
+    .enumerate()
+    {
         let (name, mut endpoint) = parse(text)?;
         if index == 0 {
             complete(&mut endpoint, flags)?;
@@ -54,7 +61,10 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
         let value = value.trim();
         match key.trim().to_lowercase().as_str() {
             "name" => value.clone_into(&mut name),
-            "alias" => endpoint.aliases.get_or_insert_default().push(value.to_owned()),
+            "alias" => endpoint
+                .aliases
+                .get_or_insert_default()
+                .push(value.to_owned()),
             "ip" => value.clone_into(&mut ipam(&mut endpoint).ipv4_address),
             "ip6" => value.clone_into(&mut ipam(&mut endpoint).ipv6_address),
             "link-local-ip" => ipam(&mut endpoint).link_local_ips.push(value.to_owned()),
@@ -104,7 +114,9 @@ fn complete(endpoint: &mut EndpointSettings, flags: &Parsed) -> Result<(), Error
     if let Some(mac) = flags.given("mac-address") {
         let parts: Vec<&str> = mac.split([':', '-']).collect();
         let is_mac = parts.len() == 6
-            && parts.iter().all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
+            && parts
+                .iter()
+                .all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
         if !is_mac {
             return Err(format!("{mac} is not a valid mac address"));
         }
@@ -123,7 +135,10 @@ pub fn extra_hosts(texts: &[String]) -> Vec<String> {
         .iter()
         .map(|text| {
             let (name, address) = split_host(text).unwrap_or((text, ""));
-            format!("{name}:{}", address.trim_start_matches('[').trim_end_matches(']'))
+            format!(
+                "{name}:{}",
+                address.trim_start_matches('[').trim_end_matches(']')
+            )
         })
         .collect()
 }
@@ -157,8 +172,7 @@ mod tests {
 
     #[test]
     fn networks_are_named_or_described() {
-        let (name, endpoint) =
-            parse("name=foo,ip=1.2.3.4,alias=x,driver-opt=a=b").unwrap();
+        let (name, endpoint) = parse("name=foo,ip=1.2.3.4,alias=x,driver-opt=a=b").unwrap();
         assert_eq!(name, "foo");
         assert_eq!(endpoint.ipam_config.unwrap().ipv4_address, "1.2.3.4");
         assert_eq!(endpoint.aliases.unwrap(), ["x"]);
@@ -169,8 +183,14 @@ mod tests {
     #[test]
     fn hosts_are_written_with_either_sign() {
         let texts = ["a:1.2.3.4", "b=::1", "h:host-gateway"].map(str::to_owned);
-        assert_eq!(extra_hosts(&texts), ["a:1.2.3.4", "b:::1", "h:host-gateway"]);
-        assert_eq!(check_host("bad"), Err("bad format for add-host: \"bad\"".into()));
+        assert_eq!(
+            extra_hosts(&texts),
+            ["a:1.2.3.4", "b:::1", "h:host-gateway"]
+        );
+        assert_eq!(
+            check_host("bad"),
+            Err("bad format for add-host: \"bad\"".into())
+        );
         assert!(check_host("a:nowhere").is_err());
     }
 }

@@ -24,10 +24,13 @@ pub fn plan(published: &[String], exposed: &[String]) -> Result<Ports, Error> {
             return Err(format!("invalid port format for --expose: {text}"));
         }
         let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (first, last) = parse_range(range)
-            .map_err(|error| format!("invalid range format for --expose: {text}, error: {error}"))?;
+        let (first, last) = parse_range(range).map_err(|error| {
+            format!("invalid range format for --expose: {text}, error: {error}")
+        })?;
         for port in first..=last {
-            ports.exposed.insert(format!("{port}/{}", protocol.to_lowercase()), Empty {});
+            ports
+                .exposed
+                .insert(format!("{port}/{}", protocol.to_lowercase()), Empty {});
         }
     }
     Ok(ports)
@@ -134,7 +137,10 @@ mod tests {
         check("127.0.0.1::90", &[("90/tcp", "127.0.0.1", "")]);
         check("[::1]:8:9", &[("9/tcp", "::1", "8")]);
         check("::1:8:9", &[("9/tcp", "::1", "8")]);
-        check("7000-7001:80-81", &[("80/tcp", "", "7000"), ("81/tcp", "", "7001")]);
+        check(
+            "7000-7001:80-81",
+            &[("80/tcp", "", "7000"), ("81/tcp", "", "7001")],
+        );
         check("7000-7005:80", &[("80/tcp", "", "7000-7005")]);
     }
 

@@ -20,7 +20,9 @@ impl Keys {
         let mut sequence = Vec::new();
         for key in text.split(',') {
             sequence.push(code(key).ok_or_else(|| {
-                Failure::new(format!("invalid detach keys ({text}): Unknown character: '{key}'"))
+                Failure::new(format!(
+                    "invalid detach keys ({text}): Unknown character: '{key}'"
+                ))
             })?);
         }
         Ok(Self {

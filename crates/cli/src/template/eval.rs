@@ -1,9 +1,9 @@
 //! A tree applied to a value.
 
+use super::Error;
 use super::functions;
 use super::parse::{Base, Branch, Node, Operand, Pipeline};
 use super::value::Value;
-use super::Error;
 
 /// What an absent key of a map is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,9 +16,24 @@ pub enum Missing {
 
 /// Names of the API under which any key may or may not be.
 const MAPS: &[&str] = &[
-    "Labels", "Networks", "Ports", "PortBindings", "Volumes", "ExposedPorts", "Sysctls", "Tmpfs",
-    "StorageOpt", "Annotations", "Options", "DriverOpts", "Config", "Data", "Containers", "Status",
-    "Metadata", "Endpoints",
+    "Labels",
+    "Networks",
+    "Ports",
+    "PortBindings",
+    "Volumes",
+    "ExposedPorts",
+    "Sysctls",
+    "Tmpfs",
+    "StorageOpt",
+    "Annotations",
+    "Options",
+    "DriverOpts",
+    "Config",
+    "Data",
+    "Containers",
+    "Status",
+    "Metadata",
+    "Endpoints",
 ];
 
 pub fn render(
@@ -226,7 +241,8 @@ impl Scope {
             Base::Dot => dot.clone(),
             Base::Variable(name) => {
                 let found = self.variables.iter().rev().find(|(n, _)| n == name);
-                let found = found.ok_or_else(|| Error(format!(":1: undefined variable \"${name}\"")));
+                let found =
+                    found.ok_or_else(|| Error(format!(":1: undefined variable \"${name}\"")));
                 found?.1.clone()
             }
             Base::Function(name) => functions::call(name, &[], self.header)?,
@@ -253,9 +269,7 @@ impl Scope {
                             path()
                         )));
                     }
-                    (None, None)
-                        if self.missing == Missing::NoValue || MAPS.contains(&parent) =>
-                    {
+                    (None, None) if self.missing == Missing::NoValue || MAPS.contains(&parent) => {
                         Value::Nil
                     }
                     (None, None) => {
@@ -303,4 +317,3 @@ fn go_type(value: &Value) -> &'static str {
         Value::Nil | Value::Object(_) => "interface {}",
     }
 }
-

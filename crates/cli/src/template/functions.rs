@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::value::Value;
 use super::Error;
+use super::value::Value;
 
 const NAMES: &[&str] = &[
     "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "eq", "ne", "lt",
@@ -93,9 +93,7 @@ fn length(value: &Value) -> Result<Value, Error> {
         Value::Object(object) => object.fields.len(),
         Value::Nil => 0,
         other => {
-            return Err(Error(format!(
-                ":1: error calling len: len of type {other}"
-            )));
+            return Err(Error(format!(":1: error calling len: len of type {other}")));
         }
     };
     Ok(Value::Int(i64::try_from(length).unwrap_or(i64::MAX)))
@@ -161,9 +159,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
 fn print(values: &[Value]) -> String {
     let mut out = String::new();
     for (at, value) in values.iter().enumerate() {
-        let both_plain = at > 0
-            && !matches!(value, Value::Text(_))
-            && !matches!(values[at - 1], Value::Text(_));
+        let both_plain =
+            at > 0 && !matches!(value, Value::Text(_)) && !matches!(values[at - 1], Value::Text(_));
         if both_plain {
             out.push(' ');
         }
@@ -182,7 +179,8 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 fn order(a: &Value, b: &Value) -> Result<Ordering, Error> {
-    let incompatible = || Error(":1: error calling compare: incompatible types for comparison".to_owned());
+    let incompatible =
+        || Error(":1: error calling compare: incompatible types for comparison".to_owned());
     match (a, b) {
         (Value::Int(a), Value::Int(b)) => Ok(a.cmp(b)),
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b).ok_or_else(incompatible),
@@ -238,7 +236,9 @@ fn printf(format: &str, values: &[Value]) -> String {
 }
 
 fn verbed(verb: char, spec: &str, value: &Value) -> String {
-    let precision = spec.split_once('.').and_then(|(_, p)| p.parse::<usize>().ok());
+    let precision = spec
+        .split_once('.')
+        .and_then(|(_, p)| p.parse::<usize>().ok());
     match (verb, value) {
         ('s' | 'v', value) => {
             let text = value.to_string();

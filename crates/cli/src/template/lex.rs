@@ -127,9 +127,7 @@ fn lex_action(text: &str, line: usize) -> Result<Lexed<'_>, Error> {
                 (Word::Name(name.to_owned()), name.len())
             }
             c => {
-                return Err(Error(format!(
-                    ":{line}: unexpected {c:?} in command"
-                )));
+                return Err(Error(format!(":{line}: unexpected {c:?} in command")));
             }
         };
         words.push(word);
@@ -180,8 +178,11 @@ fn quoted(text: &str, line: usize) -> Result<(Word, usize), Error> {
                             'u' => 4,
                             _ => 8,
                         };
-                        let code: String =
-                            chars.by_ref().take(digits).map(|(_, digit)| digit).collect();
+                        let code: String = chars
+                            .by_ref()
+                            .take(digits)
+                            .map(|(_, digit)| digit)
+                            .collect();
                         u32::from_str_radix(&code, 16)
                             .ok()
                             .and_then(char::from_u32)
@@ -202,7 +203,9 @@ fn character(text: &str, line: usize) -> Result<(Word, usize), Error> {
         (Some(c), Some('\'')) if c != '\\' => {
             Ok((Word::Int(i64::from(u32::from(c))), 2 + c.len_utf8()))
         }
-        _ => Err(Error(format!(":{line}: malformed character constant: {text}"))),
+        _ => Err(Error(format!(
+            ":{line}: malformed character constant: {text}"
+        ))),
     }
 }
 

@@ -164,7 +164,9 @@ impl Parser {
         let mut variables = Vec::new();
         let mut declares = false;
         // `$a, $b := ` and `$a = `
-        let sign = words.iter().position(|w| matches!(w, Word::Declare | Word::Assign));
+        let sign = words
+            .iter()
+            .position(|w| matches!(w, Word::Declare | Word::Assign));
         if let Some(sign) = sign {
             declares = words[sign] == Word::Declare;
             for word in &words[..sign] {

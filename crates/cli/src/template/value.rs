@@ -221,7 +221,10 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        #[expect(clippy::cast_precision_loss, reason = "beyond i64 only a float is left")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "beyond i64 only a float is left"
+        )]
         let float = value as f64;
         Ok(i64::try_from(value).map_or(Value::Float(float), Value::Int))
     }

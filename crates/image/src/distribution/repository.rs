@@ -85,7 +85,6 @@ impl Repository {
         let response = self.once(Method::GET, &uri, HeaderMap::new(), None).await?;
         let challenges = Challenge::all(response.headers());
         self.authorizer.learn(&challenges, None).await;
-        berth_http::body::discard(response.into_body()).await;
         Ok(())
     }
 
@@ -99,7 +98,6 @@ impl Repository {
         if head.status().is_success()
             && let Some(digest) = content_digest(head.headers())
         {
-            berth_http::body::discard(head.into_body()).await;
             return Ok(Tagged::Digest(digest));
         }
         self.manifest(tag, None).await.map(Tagged::Manifest)
@@ -230,7 +228,7 @@ impl Repository {
         if !self.authorizer.learn(&challenges, sent.as_ref()).await {
             return Ok(response);
         }
-        berth_http::body::discard(response.into_body()).await;
+        drop(response);
         sent = self.authorization(&method, uri).await?;
         self.once(method, uri, headers, sent).await
     }

@@ -100,7 +100,7 @@ impl Bundle {
             netns: None,
             cgroup: &self.cgroup(),
             init: self.init,
-            lifetime: container::Lifetime::Caller,
+            die_with_caller: true,
         })
     }
 

@@ -1,0 +1,376 @@
+//! Build, run, drain.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use berth_cli::flags::Parsed;
+use berth_docker_api::Api;
+use berth_engine::{Config, Engine, Live, Parts, Runtime};
+use berth_http::serve::{Limits, serve};
+use berth_image::Images;
+use berth_image::distribution::{self, Distribution};
+use berth_net::address::{Cidr, Pool};
+use berth_net::{BridgeConfig, Firewall, Net};
+use berth_runtime::launcher::{self, Launcher};
+use berth_store::Store;
+use berth_tasks::Scope;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::instance::Instance;
+use super::listen;
+use super::reload::{self, LevelHandle};
+use super::settings::Settings;
+use crate::surroundings::Surroundings;
+
+/// How long tasks are given to end after the last connection.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Threads for system calls that block. Idle ones end after some seconds.
+const BLOCKING_THREADS: usize = 64;
+const THREAD_STACK_BYTES: usize = 512 << 10;
+
+pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        anyhow::bail!("the daemon needs root: start it with sudo");
+    }
+    let level = init_logging(&settings);
+    let instance = Instance::claim(&settings)?;
+    let hosts = listen::parse(&settings.hosts)?;
+    let cgroup_parent = settings
+        .cgroup_parent
+        .clone()
+        .unwrap_or_else(|| format!("/{}", instance.name));
+    let keepers = format!("{}-keepers", cgroup_parent.trim_end_matches('/'));
+    // While this process has one thread and little memory: every keeper is a copy of it.
+    let launcher = launcher::fork(launcher::Config {
+        cgroup: Some(&keepers),
+        services: &[("relay", relay)],
+    })
+    .context("start the launcher")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(workers())
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .thread_name("berth")
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(async {
+        let daemon = Daemon {
+            settings,
+            flags,
+            level,
+            instance,
+            cgroup_parent,
+        };
+        daemon.serve(hosts, Arc::new(launcher)).await
+    });
+    runtime.shutdown_timeout(DRAIN);
+    outcome
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 8)
+}
+
+fn init_logging(settings: &Settings) -> LevelHandle {
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(reload::filter(settings));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .init();
+    handle
+}
+
+/// With containers running, the network stays as it is for them; otherwise it goes.
+fn leave_network(net: Arc<Net>, idle: bool) -> Result<()> {
+    net.settle();
+    match Arc::into_inner(net) {
+        Some(net) if idle => Ok(net.close()?),
+        // Kept, or still in use by a task that did not end in time.
+        _ => Ok(()),
+    }
+}
+
+/// The relay's process: its one descriptor is its listening socket.
+fn relay(service: launcher::ServiceArgs) -> i32 {
+    match service.fds.into_iter().next() {
+        Some(socket) => berth_net::relay::main(UnixListener::from(socket)),
+        None => 1,
+    }
+}
+
+struct Built {
+    engine: Engine,
+    api: Api,
+    net: Option<Arc<Net>>,
+}
+
+struct Daemon {
+    settings: Settings,
+    flags: Parsed,
+    level: LevelHandle,
+    instance: Instance,
+    cgroup_parent: String,
+}
+
+impl Daemon {
+    async fn serve(mut self, hosts: Vec<listen::Host>, launcher: Arc<Launcher>) -> Result<()> {
+        let surroundings = Surroundings::of_process();
+        let mut signals = Signals::new()?;
+        // Bound first: a client that comes while the rest is made waits in the backlog.
+        let listeners = listen::open(
+            &hosts,
+            self.settings.group.as_deref(),
+            surroundings.listen_fds(),
+        )
+        .await?;
+        let scope = Scope::new();
+        let Built { engine, api, net } = self.build(&scope, launcher).await?;
+        let connections = Scope::new();
+        let mut servers = Vec::new();
+        for listener in listeners {
+            let api = api.clone();
+            let answer = move |request| {
+                let api = api.clone();
+                async move { api.handle(request).await }
+            };
+            let service = serve(listener, connections.clone(), Limits::default(), answer);
+            servers.push(scope.spawn("listener", service));
+        }
+        surroundings.notify("READY=1");
+        tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
+        while signals.reload_rather_than_end().await {
+            surroundings.notify("RELOADING=1");
+            self.settings = reload::reload(self.settings, &self.flags, &self.level, &engine);
+            surroundings.notify("READY=1");
+        }
+        tracing::info!("ending");
+        surroundings.notify("STOPPING=1");
+        connections.cancel();
+        engine.shutdown().await;
+        for server in servers {
+            // A listener's task that panicked has been logged.
+            let _ = server.await;
+        }
+        if !scope.drain(DRAIN).await {
+            tracing::warn!(tasks = scope.len(), "some tasks did not end in time");
+        }
+        let idle = !engine.has_running();
+        drop((engine, api));
+        if let Some(net) = net {
+            tokio::task::spawn_blocking(move || leave_network(net, idle)).await??;
+        }
+        Ok(())
+    }
+
+    async fn build(&self, scope: &Scope, launcher: Arc<Launcher>) -> Result<Built> {
+        let root = &self.instance.data_root;
+        let store = Store::open(&root.join("store"), berth_store::Options::default())?;
+        let images = Images::open(root, store.clone())?;
+        let net = self.open_net(Arc::clone(&launcher)).await?;
+        let config = self.config()?;
+        let parts = Parts {
+            scope: scope.child(),
+            store,
+            images: images.clone(),
+            net: net.clone(),
+            launcher,
+        };
+        let engine = Engine::open(config, parts).await?;
+        let distribution =
+            Distribution::new(distribution_config(&self.settings)?, images.clone(), scope);
+        let api = Api::new(berth_docker_api::Parts {
+            engine: engine.clone(),
+            images,
+            distribution,
+            scope: scope.child(),
+            product: format!("Berth/{} (linux)", crate::build::VERSION),
+        });
+        Ok(Built { engine, api, net })
+    }
+
+    async fn open_net(&self, launcher: Arc<Launcher>) -> Result<Option<Arc<Net>>> {
+        if self.settings.bridge.as_deref() == Some("none") {
+            return Ok(None);
+        }
+        let config = net_config(&self.settings, &self.instance)?;
+        let start_relay = move |listener: UnixListener| {
+            let args = serde_json::Value::Null;
+            launcher
+                .service("relay", args, &[listener.as_fd()])
+                .map(drop)
+                .map_err(std::io::Error::other)
+        };
+        let net = tokio::task::spawn_blocking(move || Net::open(config, start_relay)).await??;
+        for warning in net.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(Some(Arc::new(net)))
+    }
+
+    fn config(&self) -> Result<Config> {
+        let settings = &self.settings;
+        let base = Config::new(
+            &self.instance.name,
+            &self.instance.data_root,
+            &self.instance.exec_root,
+        );
+        let shm = settings
+            .default_shm_size
+            .as_deref()
+            .map(berth_base::size::parse_binary)
+            .transpose()?;
+        Ok(Config {
+            cgroup_parent: self.cgroup_parent.clone(),
+            init: settings.init.unwrap_or(false),
+            log_driver: settings.log_driver.clone().unwrap_or(base.log_driver),
+            log_opts: settings.log_opts.clone(),
+            default_ulimits: settings.ulimits(),
+            dns: settings.dns.clone(),
+            dns_options: settings.dns_opts.clone(),
+            dns_search: settings.dns_search.clone(),
+            host_gateway_ips: settings.host_gateway_ips.clone(),
+            default_shm_size_bytes: shm
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(base.default_shm_size_bytes),
+            default_ipc_mode: settings
+                .default_ipc_mode
+                .clone()
+                .unwrap_or(base.default_ipc_mode),
+            default_cgroupns_mode: settings.default_cgroupns_mode.clone(),
+            no_new_privileges: settings.no_new_privileges.unwrap_or(false),
+            bridge_disabled: settings.bridge.as_deref() == Some("none"),
+            debug: settings.debug.unwrap_or(false),
+            http_proxy: settings.http_proxy.clone().unwrap_or_default(),
+            https_proxy: settings.https_proxy.clone().unwrap_or_default(),
+            no_proxy: settings.no_proxy.clone().unwrap_or_default(),
+            version: crate::build::engine_version(),
+            live: live(settings),
+            ..base
+        })
+    }
+}
+
+/// The part that SIGHUP may change.
+pub fn live(settings: &Settings) -> Live {
+    let runtime = |setting: &super::settings::RuntimeSetting| Runtime {
+        path: setting.path.clone(),
+        args: setting.runtime_args.clone(),
+    };
+    Live {
+        live_restore: settings.live_restore.unwrap_or(true),
+        shutdown_timeout: Duration::from_secs(settings.shutdown_timeout.unwrap_or(15)),
+        labels: settings.labels.clone(),
+        insecure_registries: settings.insecure_registries.clone(),
+        registry_mirrors: settings.registry_mirrors.clone(),
+        default_runtime: settings
+            .default_runtime
+            .clone()
+            .unwrap_or_else(|| berth_engine::config::OWN_RUNTIME.to_owned()),
+        runtimes: settings
+            .runtimes
+            .iter()
+            .map(|(name, setting)| (name.clone(), runtime(setting)))
+            .collect(),
+    }
+}
+
+fn distribution_config(settings: &Settings) -> Result<distribution::Config> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let (http, https, except) = (
+        text(&settings.http_proxy),
+        text(&settings.https_proxy),
+        text(&settings.no_proxy),
+    );
+    let mirrors = settings.registry_mirrors.iter().map(|mirror| {
+        mirror
+            .parse()
+            .with_context(|| format!("invalid mirror {mirror:?}"))
+    });
+    let insecure = settings.insecure_registries.iter().map(|text| text.parse());
+    Ok(distribution::Config {
+        mirrors: mirrors.collect::<Result<_>>()?,
+        insecure: insecure.collect::<Result<_, _>>()?,
+        proxies: berth_http::proxy::Proxies::parse(&http, &https, &except).context("proxies")?,
+        ..distribution::Config::default()
+    })
+}
+
+fn net_config(settings: &Settings, instance: &Instance) -> Result<berth_net::Config> {
+    let mut config = berth_net::Config::new(&instance.name, &instance.bridge, &instance.exec_root);
+    config.bridge = BridgeConfig {
+        address: settings
+            .bip
+            .as_deref()
+            .map(str::parse::<Cidr>)
+            .transpose()
+            .context("--bip")?,
+        mtu: settings.mtu.filter(|mtu| *mtu > 0),
+        ..config.bridge
+    };
+    if let Some(name) = &settings.bridge {
+        config.bridge.name.clone_from(name);
+        config.bridge.user_managed = true;
+    }
+    if !settings.default_address_pools.is_empty() {
+        let pool = |pool: &super::settings::AddressPool| -> Result<Pool> {
+            Ok(Pool {
+                base: pool.base.parse().context("default-address-pools")?,
+                size: pool.size,
+            })
+        };
+        config.pools = settings
+            .default_address_pools
+            .iter()
+            .map(pool)
+            .collect::<Result<_>>()?;
+    }
+    config.firewall = match (settings.iptables, settings.firewall.as_deref()) {
+        (Some(false), _) => Firewall::Off,
+        (_, Some("own")) => Firewall::Own,
+        _ => Firewall::Auto,
+    };
+    config.icc = settings.icc.unwrap_or(true);
+    config.ip_forward = settings.ip_forward.unwrap_or(true);
+    config.masquerade = settings.ip_masq.unwrap_or(true);
+    if let Some(ip) = settings.ip {
+        config.default_host_ip = ip;
+    }
+    Ok(config)
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("handle signals");
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for a signal: `true` to read the settings again, `false` to end.
+    async fn reload_rather_than_end(&mut self) -> bool {
+        tokio::select! {
+            _ = self.hangup.recv() => true,
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+        }
+    }
+}
