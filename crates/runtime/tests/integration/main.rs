@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         streams::a_terminal_is_resized_left_and_joined_again,
         streams::a_client_that_does_not_read_holds_up_the_container,
         streams::a_vanished_client_holds_up_nobody,
+        streams::rotated_logs_are_compressed_meanwhile,
         streams::a_late_reader_gets_everything_after_the_end,
         measure::a_keeper_is_small_and_forked_fast,
         measure::a_flood_of_lines_is_logged_exactly,

@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use berth_runtime::protocol::{Event, FailureKind, ReplyBody, RequestBody, Target, UserRequest};
+use berth_runtime::protocol::{
+    Event, FailureKind, LogTarget, ReplyBody, RequestBody, Target, UserRequest,
+};
 
 use crate::world::{Control, World, options, process, read_log, until};
 
@@ -235,4 +237,43 @@ pub fn a_late_reader_gets_everything_after_the_end(world: &World) {
     control.event(|event| matches!(event, Event::Released).then_some(()));
     assert_eq!(unframe(&read_all(&mut client)).0.len(), 900_000);
     control.end();
+}
+
+pub fn rotated_logs_are_compressed_meanwhile(world: &World) {
+    let script = "for i in $(seq 20000); do echo line $i; done; exit 1";
+    let mut container = world.shell(script);
+    let log = container.log.clone();
+    container.launch.log = LogTarget::JsonFile {
+        path: log.clone(),
+        max_size_bytes: Some(200_000),
+        max_files: 100,
+        compress: true,
+        attrs: Default::default(),
+    };
+    let mut control = container.start(&world.launcher);
+    assert_eq!(control.exited().code, 1);
+    let numbered = |number: u32, extension: &str| {
+        std::path::PathBuf::from(format!("{}.{number}{extension}", log.display()))
+    };
+    until("the last file is compressed", || !numbered(1, "").exists());
+    let mut all = String::new();
+    let count = (1..100)
+        .take_while(|number| numbered(*number, ".gz").exists())
+        .count();
+    assert!(count > 3, "{count} files");
+    for number in (1..=u32::try_from(count).unwrap()).rev() {
+        let file = std::fs::File::open(numbered(number, ".gz")).unwrap();
+        flate2::read::GzDecoder::new(file)
+            .read_to_string(&mut all)
+            .unwrap();
+    }
+    all += &std::fs::read_to_string(&log).unwrap();
+    let seen: Vec<_> = all
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["log"].to_string())
+        .collect();
+    let expect: Vec<_> = (1..=20_000)
+        .map(|number| format!("\"line {number}\\n\""))
+        .collect();
+    assert!(seen == expect, "{} lines in {count} files", seen.len());
 }

@@ -36,7 +36,8 @@ pub fn instance() -> String {
 
 /// What must be the same before and after.
 pub struct Machine {
-    mounts: String,
+    /// Only ours: others may mount meanwhile.
+    mounts: Vec<String>,
     cgroups: BTreeSet<PathBuf>,
 }
 
@@ -50,7 +51,11 @@ impl Machine {
             .map(|fields| PathBuf::from(format!("{}{}", fields[1], instance())))
             .filter(|path| path.exists())
             .collect();
-        Self { mounts, cgroups }
+        let ours = mounts.lines().filter(|line| line.contains("keeper-test-"));
+        Self {
+            mounts: ours.map(str::to_owned).collect(),
+            cgroups,
+        }
     }
 
     pub fn check_unchanged(&self) -> Result<(), String> {
@@ -62,7 +67,7 @@ impl Machine {
             }
             let now = Self::now();
             if now.mounts != self.mounts {
-                return Some("mounts".to_owned());
+                return Some(format!("mounts {:?}", now.mounts));
             }
             if now.cgroups != self.cgroups {
                 return Some(format!("cgroups {:?}", now.cgroups));
