@@ -146,11 +146,11 @@ impl Cli {
         let (host, tls) = if name == DEFAULT_CONTEXT {
             (self.default_context_host(), self.flag_tls())
         } else {
-            let context = self.contexts().load(&name)?;
+            let context = self.contexts().load(&name).map_err(unresolved)?;
             (context.host(), self.contexts().tls(&context))
         };
-        let host =
-            Host::parse(&host, tls.is_some()).map_err(|error| Failure::new(error.to_string()))?;
+        let host = Host::parse(&host, tls.is_some())
+            .map_err(|error| unresolved(Failure::new(error.to_string())))?;
         // Reading the configuration only for headers would cost every command a file.
         Ok(Options {
             tls: tls.filter(|_| matches!(host, Host::Tcp { .. })),
@@ -209,6 +209,14 @@ impl Cli {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Nobody can be asked when it is not known who.
+fn unresolved(failure: Failure) -> Failure {
+    Failure::new(format!(
+        "Failed to initialize: unable to resolve docker endpoint: {}",
+        failure.message
+    ))
 }
 
 /// Writes to stdout; a reader that went away ends the command quietly.

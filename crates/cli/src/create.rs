@@ -45,6 +45,13 @@ pub fn plan(flags: &Parsed, lookup: Lookup) -> Result<CreateRequest, Error> {
     }
     let volumes = mount::volumes(flags.list("volume"))?;
     let networks = network::plan(flags)?;
+    // This option is the client's own: the API has lists of paths.
+    let (system_paths, security_options): (Vec<String>, Vec<String>) = flags
+        .list("security-opt")
+        .iter()
+        .cloned()
+        .partition(|option| option == "systempaths=unconfined");
+    let open_paths = !system_paths.is_empty();
     let (attach_stdin, attach_stdout, attach_stderr) = attached(flags);
     let open_stdin = flags.on("interactive");
     let config = Config {
@@ -109,7 +116,9 @@ pub fn plan(flags: &Parsed, lookup: Lookup) -> Result<CreateRequest, Error> {
         privileged: flags.on("privileged"),
         publish_all_ports: flags.on("publish-all"),
         readonly_rootfs: flags.on("read-only"),
-        security_opt: some(security(flags.list("security-opt"))?),
+        security_opt: some(security(&security_options)?),
+        masked_paths: open_paths.then(Vec::new),
+        readonly_paths: open_paths.then(Vec::new),
         storage_opt: pairs(flags.list("storage-opt")),
         tmpfs: mount::tmpfs(flags.list("tmpfs")),
         uts_mode: flags.text("uts").to_owned(),
@@ -311,7 +320,7 @@ fn security(options: &[String]) -> Result<Vec<String>, Error> {
                 .or_else(|| option.split_once(':'))
                 .unwrap_or((option, ""));
             if value.is_empty() && key != "no-new-privileges" {
-                return Err(format!("invalid --security-opt: {option:?}"));
+                return Err(format!("Invalid --security-opt: {option:?}"));
             }
             if key != "seccomp" || matches!(value, "unconfined" | "builtin") {
                 return Ok(option.clone());

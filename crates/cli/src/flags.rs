@@ -5,6 +5,7 @@
 //! at the first word that is no flag.
 
 use std::collections::HashMap;
+use std::num::IntErrorKind;
 
 use berth_base::{duration, size};
 
@@ -119,6 +120,9 @@ impl Flag {
             Kind::Int => parse_int(value).map(drop),
             Kind::Uint16 => match value.parse::<u16>() {
                 Ok(_) => Ok(()),
+                Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow) => Err(format!(
+                    "strconv.ParseUint: parsing {value:?}: value out of range"
+                )),
                 Err(_) => Err(syntax("ParseUint", value)),
             },
             Kind::Bytes => size::parse_binary(value)
@@ -131,7 +135,7 @@ impl Flag {
             Kind::Decimal => parse_cpus(value).map(drop),
             Kind::Duration => duration::parse_go(value)
                 .map(drop)
-                .map_err(|error| error.to_string()),
+                .map_err(|error| bad_duration(value, &error)),
             Kind::Text | Kind::Many(_) | Kind::One(_) => Ok(()),
         };
         let result = match (result, self.check) {
@@ -139,6 +143,20 @@ impl Flag {
             (result, _) => result,
         };
         result.or_else(refuse)
+    }
+}
+
+/// Go tells what is wrong with the unit.
+fn bad_duration(value: &str, error: &duration::InvalidDuration) -> String {
+    let number = value.trim_start_matches(['+', '-']);
+    let unit = number.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let end = unit
+        .find(|c: char| c.is_ascii_digit() || c == '.')
+        .unwrap_or(unit.len());
+    match (unit.len() == number.len(), &unit[..end]) {
+        (true, _) => error.to_string(),
+        (false, "") => format!("time: missing unit in duration {value:?}"),
+        (false, unit) => format!("time: unknown unit {unit:?} in duration {value:?}"),
     }
 }
 
@@ -166,7 +184,7 @@ fn parse_int(text: &str) -> Result<i64, String> {
     };
     match parsed {
         Ok(number) if !digits.starts_with(['-', '+']) => Ok(sign * number),
-        Err(error) if matches!(error.kind(), std::num::IntErrorKind::PosOverflow) => Err(format!(
+        Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow) => Err(format!(
             "strconv.ParseInt: parsing {text:?}: value out of range"
         )),
         _ => Err(syntax("ParseInt", text)),
@@ -195,6 +213,8 @@ pub struct Parsed {
     defaults: HashMap<&'static str, &'static str>,
     /// The words that are no flags.
     pub args: Vec<String>,
+    /// What is to be said about old names of flags.
+    pub deprecated: Vec<String>,
 }
 
 impl Parsed {
@@ -324,6 +344,10 @@ fn parse_long<'a>(
             .cloned()
             .ok_or_else(|| Stop::Invalid(format!("flag needs an argument: --{name}")))?,
     };
+    if name == "time" {
+        let notice = "Flag --time has been deprecated, use --timeout instead";
+        parsed.deprecated.push(notice.to_owned());
+    }
     store(flag, value, parsed)
 }
 

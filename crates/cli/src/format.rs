@@ -87,7 +87,11 @@ impl Listing {
         if !is_table {
             return Ok(out);
         }
-        let header = template.render_header(&self.header()).unwrap_or_default();
+        // A template of the whole row has no header.
+        let header = match text.contains("json .}}") {
+            true => String::new(),
+            false => template.render_header(&self.header()).unwrap_or_default(),
+        };
         Ok(table::align(&format!("{header}\n{out}")))
     }
 

@@ -137,6 +137,9 @@ fn dispatch(cli: &Cli, words: &[String]) -> u8 {
         Ok(parsed) => parsed,
         Err(stop) => return stopped(&path, command, stop, &[]),
     };
+    for notice in &parsed.deprecated {
+        warn(notice);
+    }
     let run = match command.body {
         Body::Run(run) => run,
         Body::Group(_) if parsed.args.is_empty() => {

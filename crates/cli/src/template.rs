@@ -38,6 +38,13 @@ impl Template {
         eval::render(&self.nodes, data, missing, false)
     }
 
+    /// The text for the daemon's own JSON, as docker's `inspect` makes it: first by the names of
+    /// Go's fields, then by those of the JSON.
+    pub fn render_json(&self, data: &Value) -> Result<String, Error> {
+        self.render(data, Missing::Typed)
+            .or_else(|_| self.render(data, Missing::Error))
+    }
+
     /// The text where functions that change their argument leave it alone, so that a row of
     /// headers stays one (`{{upper .Names}}` has the header `NAMES`).
     pub fn render_header(&self, data: &Value) -> Result<String, Error> {
@@ -120,6 +127,25 @@ mod tests {
             "d true true false",
         );
         check(r#"{{"a\tb"}}{{`c`}}"#, "a\tbc");
+    }
+
+    #[test]
+    fn inspected_json_is_read_by_gos_names_or_by_its_own() {
+        let data = Value::from_json(br#"{"Id":"1","Labels":{"a":"b"},"State":{}}"#).unwrap();
+        let check = |template: &str, expect: &str| {
+            let text = parse(template).and_then(|parsed| parsed.render_json(&data));
+            assert_eq!(text.unwrap_or_else(|error| error.to_string()), expect);
+        };
+        check("{{.ID}} {{.Labels.x}}", "1 <no value>");
+        check("{{.Id}} {{.Labels.a}}", "1 b");
+        check(
+            "{{.Id}} {{.ID}}",
+            "template: :1:10: executing \"\" at <.ID>: map has no entry for key \"ID\"",
+        );
+        check(
+            "{{.State.X}}",
+            "template: :1:8: executing \"\" at <.State.X>: map has no entry for key \"X\"",
+        );
     }
 
     #[test]

@@ -4,17 +4,17 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use berth_http as http;
+use berth_http::connect::Connector;
+use berth_http::tls::{Identity, Trust};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::{Error, Host};
-
-/// How long a TCP connection may take to be made.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connected byte stream to a daemon.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -50,16 +50,25 @@ pub(crate) async fn dial(host: &Host, tls: Option<&Tls>) -> Result<Stream, Error
             Ok(Box::new(stream))
         }
         Host::Tcp { authority, .. } => {
-            let stream = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(authority))
+            let (name, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+            let port = port.parse().map_err(|_| {
+                crate::host::InvalidHost(format!("invalid bind address format: {host}"))
+            })?;
+            let connector = Connector::default();
+            let name = name.trim_start_matches('[').trim_end_matches(']');
+            let stream = connector
+                .tcp(name, port)
                 .await
-                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(failed)?;
-            // Interactive streams carry single key strokes.
-            stream.set_nodelay(true).map_err(failed)?;
-            match tls {
-                Some(tls) => secure(stream, authority, tls).await,
-                None => Ok(Box::new(stream)),
-            }
+                .map_err(|error| match error {
+                    http::Error::Dial { source, .. } => failed(source),
+                    other => failed(io::Error::other(other)),
+                })?;
+            let Some(tls) = tls else {
+                return Ok(Box::new(stream));
+            };
+            let config = http::tls::client_config(&tls.load()?).map_err(bad_tls)?;
+            let stream = connector.tls(stream, name, config).await;
+            Ok(Box::new(stream.map_err(Error::Tls)?))
         }
         Host::Ssh {
             user,
@@ -85,8 +94,27 @@ pub(crate) async fn dial(host: &Host, tls: Option<&Tls>) -> Result<Stream, Error
     }
 }
 
-async fn secure(_stream: TcpStream, _authority: &str, _tls: &Tls) -> Result<Stream, Error> {
-    Err(Error::Tls("TLS is not available in this build".into()))
+impl Tls {
+    /// Reads the files. A client that names its authority believes no other.
+    fn load(&self) -> Result<http::tls::Config, Error> {
+        let mut config = http::tls::Config::default();
+        if let Some(ca) = &self.ca {
+            config.roots = http::tls::read_certificates(ca).map_err(bad_tls)?;
+            config.trust = Trust::RootsOnly;
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            let identity = Identity::from_pem_files(cert, key).map_err(bad_tls)?;
+            config.identity = Some(Arc::new(identity));
+        }
+        if self.skip_verify {
+            config.trust = Trust::Anyone;
+        }
+        Ok(config)
+    }
+}
+
+fn bad_tls(error: http::tls::Error) -> Error {
+    Error::Tls(error.into())
 }
 
 /// A child process whose standard streams are the connection. It ends when this is dropped.

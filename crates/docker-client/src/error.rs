@@ -32,8 +32,8 @@ pub enum Error {
         action: String,
         source: std::io::Error,
     },
-    #[error("{0}")]
-    Tls(String),
+    #[error("error during connect")]
+    Tls(#[source] berth_http::Error),
     /// The daemon's answer has another shape than the API says.
     #[error("decode the daemon's answer to {action}")]
     Decode {

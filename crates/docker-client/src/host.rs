@@ -32,7 +32,7 @@ impl Host {
     /// Understands what `-H` and `DOCKER_HOST` take.
     pub fn parse(text: &str, tls: bool) -> Result<Self, InvalidHost> {
         let text = text.trim();
-        let invalid = || InvalidHost(format!("unable to parse docker host `{text}`"));
+        let invalid = || InvalidHost(format!("invalid bind address format: {text}"));
         let (scheme, rest) = match text.split_once("://") {
             Some(parts) => parts,
             None if text.starts_with('/') => ("unix", text),

@@ -42,17 +42,17 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         let state = container.state;
         if !state.running {
             return Err(Failure::new(
-                "cannot attach to a stopped container, start it first",
+                "You cannot attach to a stopped container, start it first",
             ));
         }
         if state.paused {
             return Err(Failure::new(
-                "cannot attach to a paused container, unpause it first",
+                "You cannot attach to a paused container, unpause it first",
             ));
         }
         if state.restarting {
             return Err(Failure::new(
-                "cannot attach to a restarting container, wait until it is running",
+                "You cannot attach to a restarting container, wait until it is running",
             ));
         }
         let config = container.config;

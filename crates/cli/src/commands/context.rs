@@ -9,7 +9,7 @@ use crate::create::mount_fields;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Kind, Parsed};
 use crate::format::{Listing, Row};
-use crate::template::{self, Missing, Value};
+use crate::template::{self, Value};
 
 use super::{FORMAT, Failures, INSPECT_FORMAT};
 
@@ -235,7 +235,8 @@ fn inspect(cli: &Cli, flags: &Parsed) -> Outcome {
     }
     match flags.text("format") {
         "" => {
-            let list = json!(found).to_string();
+            let list: Vec<&str> = found.iter().map(|details| details.get()).collect();
+            let list = format!("[{}]", list.join(","));
             print(crate::format::indent_json(&list) + "\n")?;
         }
         format => {
@@ -248,7 +249,7 @@ fn inspect(cli: &Cli, flags: &Parsed) -> Outcome {
             for details in &found {
                 let value = Value::from_json(details.get().as_bytes())
                     .map_err(|error| Failure::new(error.to_string()))?;
-                print(template.render(&value, Missing::Error)? + "\n")?;
+                print(template.render_json(&value)? + "\n")?;
             }
         }
     }

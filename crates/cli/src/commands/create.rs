@@ -26,15 +26,14 @@ pub const CREATE: Command = Command::leaf(
 .also(&["container create", "create"]);
 
 fn run(cli: &Cli, flags: &Parsed) -> Outcome {
-    let outcome = cli.block_on(async {
-        let client = cli.client()?;
-        let request = request(cli, client, flags)?;
+    // Unlike `run`, the daemon's refusals are shown as they are.
+    let client = cli.client()?;
+    let request = request(cli, client, flags).map_err(|failure| explain(cli, "create", failure))?;
+    cli.block_on(async {
         let id = submit(cli, client, flags, request).await?;
-        print(format!("{id}\n"))
-    });
-    outcome
-        .map(|()| 0)
-        .map_err(|failure| explain(cli, "create", failure))
+        print(format!("{id}\n"))?;
+        Ok(0)
+    })
 }
 
 /// The words that `run` and `create` put around an error.
@@ -92,7 +91,11 @@ pub async fn submit(
     flags: &Parsed,
     mut request: CreateRequest,
 ) -> Result<String, Failure> {
-    let id_file = flags.given("cidfile").map(IdFile::create).transpose()?;
+    let id_file = flags
+        .given("cidfile")
+        .filter(|path| !path.is_empty())
+        .map(IdFile::create)
+        .transpose()?;
     let version = client.version().await?;
     if berth_docker_client::client::is_older(version, "1.44") {
         // The address was the container's then, not its endpoint's.

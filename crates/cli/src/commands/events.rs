@@ -7,7 +7,7 @@ use crate::cli::{Cli, print};
 use crate::command::Command;
 use crate::failure::Outcome;
 use crate::flags::{Flag, Parsed};
-use crate::template::{self, Missing, Value};
+use crate::template::{self, Value};
 
 use super::logs::time;
 use super::{FILTER, INSPECT_FORMAT, filters, filters_query};
@@ -39,7 +39,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         let mut events = cli.client()?.send(request).await?.messages::<Value>();
         while let Some(event) = events.next().await? {
             match &template {
-                Some(template) => print(template.render(&event, Missing::Error)? + "\n")?,
+                Some(template) => print(template.render_json(&event)? + "\n")?,
                 None => print(line(&event))?,
             }
         }

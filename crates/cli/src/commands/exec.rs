@@ -56,6 +56,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         attach_stdin: stdin,
         attach_stdout: !detach,
         attach_stderr: !detach,
+        detach,
         detach_keys: flags.text("detach-keys").to_owned(),
         env: (!env.is_empty()).then_some(env),
         working_dir: flags.text("workdir").to_owned(),
@@ -69,6 +70,9 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         }
         let path = format!("{}/exec", container_path(flags.arg(0)));
         let created: CreateResponse = client.call(Request::post(path).json(&request)?).await?;
+        if created.id.is_empty() {
+            return Err(Failure::new("exec ID empty"));
+        }
         let start = StartRequest {
             detach,
             tty,

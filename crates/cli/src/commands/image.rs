@@ -81,7 +81,7 @@ fn tag(cli: &Cli, flags: &Parsed) -> Outcome {
     cli.block_on(async {
         let path = format!("/images/{}/tag", query::path(flags.arg(0)));
         let query = Query::new()
-            .with("repo", target.repository().familiar())
+            .with("repo", target.repository().to_string())
             .with("tag", tag);
         cli.client()?.tell(Request::post(path).query(query)).await?;
         Ok(0)

@@ -9,7 +9,7 @@ use crate::cli::{Cli, print, warn};
 use crate::command::Command;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Parsed;
-use crate::template::{self, Missing, Value};
+use crate::template::{self, Value};
 
 use super::INSPECT_FORMAT;
 
@@ -42,7 +42,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         let value = Value::from_json(&bytes).map_err(|error| Failure::new(error.to_string()))?;
         let value = with_client(cli, value);
         let text = template
-            .render(&value, Missing::Error)
+            .render_json(&value)
             .map_err(|error| Failure::new(error.to_string()))?;
         print(text + "\n")?;
         return Ok(0);

@@ -7,7 +7,7 @@ use crate::command::{Arity, Command};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Parsed};
 use crate::format::indent_json;
-use crate::template::{self, Missing, Value};
+use crate::template::{self, Value};
 
 use super::INSPECT_FORMAT;
 use super::run::container_path;
@@ -190,7 +190,7 @@ fn show(cli: &Cli, flags: &Parsed, kinds: &[Kind]) -> Outcome {
                 let value = Value::from_json(bytes).map_err(|error| {
                     Failure::new(format!("unable to read inspect data: {error}"))
                 })?;
-                match template.render(&value, Missing::Error) {
+                match template.render_json(&value) {
                     Ok(text) => out.push_str(&text),
                     Err(error) => mistake = Some(Failure::from(error)),
                 }

@@ -165,16 +165,13 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
 fn import(cli: &Cli, flags: &Parsed) -> Outcome {
     let source = flags.arg(0);
     let mut query = Query::new();
-    let target = flags
-        .args
-        .get(1)
-        .map(|name| pull::parse(name))
-        .transpose()?;
+    // Only to refuse a bad name before anything is sent.
+    let target = flags.args.get(1);
+    target.map(|name| pull::parse(name)).transpose()?;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
     query.push("fromSrc", if is_url { source } else { "-" });
     if let Some(target) = target {
-        query.push("repo", &target.repository().familiar());
-        query.push("tag", target.tag().unwrap_or_default());
+        query.push("repo", target);
     }
     query = query
         .with_some("message", flags.given("message"))

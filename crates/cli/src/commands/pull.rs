@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use berth_docker::auth::AuthConfig;
 use berth_docker_client::{Client, Query, Request};
-use berth_oci::reference::Reference;
+use berth_oci::reference::{InvalidReference, Reference};
 use http::header::{HeaderName, HeaderValue};
 
 use crate::cli::{Cli, print};
@@ -36,8 +36,15 @@ pub const PULL: Command = Command::leaf(
 const HUB: &str = "https://index.docker.io/v1/";
 
 pub fn parse(name: &str) -> Result<Reference, Failure> {
-    name.parse()
-        .map_err(|error| Failure::new(format!("{error}")))
+    name.parse().map_err(|error| {
+        Failure::new(match error {
+            // Docker tells the name that was completed.
+            InvalidReference::UpperCase(path) if !path.contains('/') => {
+                InvalidReference::UpperCase(format!("library/{path}")).to_string()
+            }
+            error => error.to_string(),
+        })
+    })
 }
 
 /// The name as people write it, with its tag.
@@ -114,7 +121,7 @@ fn request(cli: &Cli, reference: &Reference, platform: Option<&str>) -> Result<R
         (None, tag) => tag.map(str::to_owned),
     };
     let query = Query::new()
-        .with("fromImage", reference.repository().familiar())
+        .with("fromImage", reference.repository().to_string())
         .with_some("tag", version)
         .with_some("platform", platform);
     let mut request = Request::post("/images/create").query(query);

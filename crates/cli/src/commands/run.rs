@@ -28,8 +28,9 @@ pub const RUN: Command = Command::leaf(
 fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     let detached = flags.on("detach");
     if detached && !flags.list("attach").is_empty() {
-        let conflict = "conflicting options: cannot specify both --attach and --detach";
-        return Err(create::explain(cli, "run", Failure::new(conflict)));
+        return Err(Failure::new(
+            "conflicting options: cannot specify both --attach and --detach",
+        ));
     }
     cli.block_on(async {
         if detached {

@@ -9,7 +9,7 @@ use crate::cli::{Build, Cli, print};
 use crate::command::Command;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Parsed;
-use crate::template::{self, Missing, Value};
+use crate::template::{self, Value};
 
 use super::INSPECT_FORMAT;
 
@@ -52,7 +52,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
                 ("Server".to_owned(), server),
             ]);
             template
-                .render(&all, Missing::Error)
+                .render_json(&all)
                 .map_err(|error| Failure::new(error.to_string()))?
                 + "\n"
         }

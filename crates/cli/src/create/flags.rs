@@ -257,7 +257,7 @@ const COMMON: &[Flag] = &[
     .default("-1"),
     Flag::of("mount", Kind::Many("mount"), "Mount a file system").check(mount::check),
     Flag::text("name", "The container's name"),
-    Flag::of("network", Kind::Many("network"), "Connect to a network"),
+    Flag::of("network", Kind::Many("network"), "Connect to a network").check(network::check),
     Flag::list(
         "network-alias",
         "Add a name of the container on its network",

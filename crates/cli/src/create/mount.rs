@@ -23,10 +23,11 @@ pub fn volumes(texts: &[String]) -> Result<Volumes, Error> {
             volumes.anonymous.insert(text.clone());
             continue;
         };
-        if source.is_empty() || rest.is_empty() {
-            return Err(format!(
-                "invalid spec: {text}: empty section between colons"
-            ));
+        // What is no pair of places goes to the daemon as it is, which says what is wrong.
+        let is_pair = rest.starts_with('/') || rest.contains(':');
+        if source.is_empty() || rest.is_empty() || rest.starts_with(':') || !is_pair {
+            volumes.anonymous.insert(text.clone());
+            continue;
         }
         // The daemon sees other directories than the caller.
         let is_relative = source == "."
@@ -107,12 +108,10 @@ pub fn parse(text: &str) -> Result<Mount, Error> {
 }
 
 fn apply(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result<(), Error> {
-    let switch = |value: Option<&str>| {
-        match value {
+    let switch = |value: Option<&str>| match value {
         None => Ok(true),
         Some(value) => crate::flags::parse_bool(value)
-            .ok_or_else(|| format!("invalid value for '{key}': invalid boolean value ({value:?}): must be one of \"true\", \"1\", \"false\", or \"0\" (default \"true\")")),
-    }
+            .ok_or_else(|| format!("invalid value for {key}: {value}")),
     };
     match key {
         "readonly" | "ro" => mount.read_only = switch(value)?,

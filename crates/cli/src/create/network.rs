@@ -35,6 +35,10 @@ pub fn plan(flags: &Parsed) -> Result<Networks, Error> {
             complete(&mut endpoint, flags)?;
             mode.clone_from(&name);
         }
+        // These have no endpoint of their own.
+        if matches!(name.as_str(), "host" | "none") || name.starts_with("container:") {
+            continue;
+        }
         if endpoints.insert(name.clone(), Some(endpoint)).is_some() {
             return Err(format!("network {name:?} is specified multiple times"));
         }
@@ -42,7 +46,7 @@ pub fn plan(flags: &Parsed) -> Result<Networks, Error> {
     Ok(Networks {
         mode,
         config: NetworkingConfig {
-            endpoints_config: Some(endpoints),
+            endpoints_config: (!endpoints.is_empty()).then_some(endpoints),
         },
     })
 }
@@ -72,7 +76,7 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
             "driver-opt" => {
                 let (key, value) = value
                     .split_once('=')
-                    .ok_or_else(|| format!("invalid key value pair format in driver options"))?;
+                    .ok_or_else(|| "invalid key value pair format in driver options".to_owned())?;
                 let options = endpoint.driver_opts.get_or_insert_default();
                 options.insert(key.trim().to_lowercase(), value.trim().to_owned());
             }
@@ -88,6 +92,10 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
         return Err("network name/id is not specified".to_owned());
     }
     Ok((name, endpoint))
+}
+
+pub fn check(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
 }
 
 /// What the flags of their own say about the first network.

@@ -3,14 +3,17 @@
 use super::Error;
 use super::functions;
 use super::parse::{Base, Branch, Node, Operand, Pipeline};
-use super::value::Value;
+use super::value::{Object, Value};
 
-/// What an absent key of a map is.
+/// How fields are looked up, and what an absent one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// `<no value>`.
     NoValue,
-    /// A mistake, except below those names that stand for maps.
+    /// As docker first tries it, on its structs: a mistake, but `<no value>` below those names
+    /// that stand for maps. The fields have Go's names: `ID`, not `Id`.
+    Typed,
+    /// As docker then tries it, on the JSON itself: a mistake everywhere.
     Error,
 }
 
@@ -198,7 +201,7 @@ impl Scope {
             }
             arguments.extend(piped);
             let value = functions::call(name, &arguments, self.header)?;
-            return self.fields(value, &first.fields);
+            return self.fields(value, first);
         }
         let arguments: Vec<Value> = rest
             .iter()
@@ -226,6 +229,7 @@ impl Scope {
         let base = Operand {
             base: operand.base.clone(),
             fields: path.to_vec(),
+            column: operand.column,
         };
         let receiver = self.operand(&base, dot)?;
         let Value::Object(object) = receiver else {
@@ -253,53 +257,53 @@ impl Scope {
             Base::Nil => Value::Nil,
             Base::Nested(pipeline) => self.pipeline(pipeline, dot)?,
         };
-        self.fields(base, &operand.fields)
+        self.fields(base, operand)
     }
 
-    fn fields(&self, mut value: Value, fields: &[String]) -> Result<Value, Error> {
+    fn fields(&self, mut value: Value, operand: &Operand) -> Result<Value, Error> {
         let mut parent = "";
-        for (depth, name) in fields.iter().enumerate() {
-            let path = || fields[..=depth].join(".");
+        for (depth, name) in operand.fields.iter().enumerate() {
+            let mistake = |what: String| {
+                let path = operand.fields[..=depth].join(".");
+                Err(Error(format!(
+                    ":1:{}: executing \"\" at <.{path}>: {what}",
+                    operand.column
+                )))
+            };
+            let lenient = match self.missing {
+                Missing::NoValue => true,
+                Missing::Typed => MAPS.contains(&parent),
+                Missing::Error => false,
+            };
             value = match &value {
-                Value::Object(object) => match (object.get(name), object.type_name) {
+                Value::Object(object) => match (self.look_up(object, name), object.type_name) {
                     (Some(found), _) => found.clone(),
                     (None, Some(type_name)) => {
-                        return Err(Error(format!(
-                            ":1:2: executing \"\" at <.{}>: can't evaluate field {name} in type {type_name}",
-                            path()
-                        )));
+                        return mistake(format!("can't evaluate field {name} in type {type_name}"));
                     }
-                    (None, None) if self.missing == Missing::NoValue || MAPS.contains(&parent) => {
-                        Value::Nil
-                    }
-                    (None, None) => {
-                        return Err(Error(format!(
-                            ":1:{}: executing \"\" at <.{}>: map has no entry for key {name:?}",
-                            2 + path().len() - name.len(),
-                            path()
-                        )));
-                    }
+                    (None, None) if lenient => Value::Nil,
+                    (None, None) => return mistake(format!("map has no entry for key {name:?}")),
                 },
-                Value::Nil if self.missing == Missing::NoValue || MAPS.contains(&parent) => {
-                    Value::Nil
-                }
+                Value::Nil if lenient => Value::Nil,
                 Value::Nil => {
-                    return Err(Error(format!(
-                        ":1:2: executing \"\" at <.{}>: nil pointer evaluating interface {{}}.{name}",
-                        path()
-                    )));
+                    return mistake(format!("nil pointer evaluating interface {{}}.{name}"));
                 }
                 other => {
-                    return Err(Error(format!(
-                        ":1:2: executing \"\" at <.{}>: can't evaluate field {name} in type {}",
-                        path(),
-                        go_type(other)
-                    )));
+                    let type_name = go_type(other);
+                    return mistake(format!("can't evaluate field {name} in type {type_name}"));
                 }
             };
             parent = name;
         }
         Ok(value)
+    }
+
+    fn look_up<'a>(&self, object: &'a Object, name: &str) -> Option<&'a Value> {
+        match (self.missing, name) {
+            (Missing::Typed, "Id") => None,
+            (Missing::Typed, "ID") => object.get("ID").or_else(|| object.get("Id")),
+            (_, name) => object.get(name),
+        }
     }
 }
 

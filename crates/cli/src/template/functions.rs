@@ -107,7 +107,7 @@ fn index(value: &Value, keys: &[Value]) -> Result<Value, Error> {
                 let found = usize::try_from(*at).ok().and_then(|at| items.get(at));
                 found.cloned().ok_or_else(|| {
                     Error(format!(
-                        ":1:2: executing \"\" at <index>: error calling index: reflect: slice index out of range: {at}"
+                        ":1:2: executing \"\" at <index>: error calling index: index out of range: {at}"
                     ))
                 })?
             }

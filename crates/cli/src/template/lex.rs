@@ -11,8 +11,8 @@ pub enum Token {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Word {
-    /// `.Name`, also after another word without a space in between.
-    Field(String),
+    /// `.Name`, also after another word without a space in between, and its column.
+    Field(String, usize),
     Dot,
     Variable(String),
     Name(String),
@@ -57,7 +57,7 @@ pub fn lex(text: &str) -> Result<Vec<Token>, Error> {
             action = after;
         }
         push_text(&mut tokens, plain);
-        let (words, after, trim) = lex_action(action, line)?;
+        let (words, after, trim) = lex_action(action, line, text)?;
         line += action[..action.len() - after.len()].matches('\n').count();
         if let Some(words) = words {
             tokens.push(Token::Action(words, line));
@@ -76,7 +76,7 @@ fn push_text(tokens: &mut Vec<Token>, text: &str) {
 type Lexed<'a> = (Option<Vec<Word>>, &'a str, bool);
 
 /// The words up to `}}`, what follows, and whether white space there is trimmed.
-fn lex_action(text: &str, line: usize) -> Result<Lexed<'_>, Error> {
+fn lex_action<'a>(text: &'a str, line: usize, whole: &str) -> Result<Lexed<'a>, Error> {
     let unclosed = || Error(format!(":{line}: unclosed action"));
     let trimmed = text.trim_start();
     if let Some(comment) = trimmed.strip_prefix("/*") {
@@ -113,7 +113,10 @@ fn lex_action(text: &str, line: usize) -> Result<Lexed<'_>, Error> {
                 let name = identifier(&rest[1..]);
                 match name {
                     "" => (Word::Dot, 1),
-                    name => (Word::Field(name.to_owned()), 1 + name.len()),
+                    name => {
+                        let at = column(whole, rest);
+                        (Word::Field(name.to_owned(), at), 1 + name.len())
+                    }
                 }
             }
             '$' => {
@@ -145,6 +148,12 @@ fn close(text: &str) -> Option<(&str, bool)> {
         return trimmed.strip_prefix("-}}").map(|after| (after, true));
     }
     None
+}
+
+/// Where in its line the rest of the text begins.
+fn column(whole: &str, rest: &str) -> usize {
+    let before = &whole[..whole.len() - rest.len()];
+    before.len() - before.rfind('\n').map_or(0, |newline| newline + 1)
 }
 
 fn identifier(text: &str) -> &str {

@@ -36,6 +36,8 @@ pub struct Operand {
     pub base: Base,
     /// `.A.B` behind it.
     pub fields: Vec<String>,
+    /// The column that a mistake in the fields is reported at: that of the second one, if any.
+    pub column: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -225,12 +227,18 @@ impl Parser {
                         commands: inner,
                     })
                 }
-                Word::Field(name) => {
+                Word::Field(name, column) => {
                     match command.last_mut().filter(|_| joined) {
-                        Some(last) => last.fields.push(name.clone()),
+                        Some(last) => {
+                            last.fields.push(name.clone());
+                            if last.fields.len() <= 2 {
+                                last.column = *column;
+                            }
+                        }
                         None => command.push(Operand {
                             base: Base::Dot,
                             fields: vec![name.clone()],
+                            column: *column,
                         }),
                     }
                     joined = true;
@@ -257,6 +265,7 @@ impl Parser {
             command.push(Operand {
                 base,
                 fields: Vec::new(),
+                column: 0,
             });
             joined = true;
         }

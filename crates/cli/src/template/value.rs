@@ -31,15 +31,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// The field, then one that differs only in case: docker's users write `.ID` where the
-    /// answer says `Id`, which Go finds because its structs call it so.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let exact = self.fields.iter().find(|(key, _)| key == name);
-        let field = exact.or_else(|| {
-            self.fields
-                .iter()
-                .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        });
+        let field = self.fields.iter().find(|(key, _)| key == name);
         field.map(|(_, value)| value)
     }
 }
