@@ -25,6 +25,9 @@ const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 const SCRATCH: u8 = 6;
 
+/// A rule without conditions is its verdict alone.
+const VERDICT_LENGTH: usize = 2;
+
 pub(super) fn attach(directory: &Path, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let cgroup = rustix::fs::open(directory, flags, Mode::empty())?;
@@ -43,7 +46,14 @@ fn program(rules: &[LinuxDeviceCgroup]) -> Vec<Instruction> {
         Instruction::load(MINOR, 1, 8),
     ];
     for rule in rules.iter().rev() {
-        program.extend(test(rule));
+        let test = test(rule);
+        // A rule for everything hides the earlier ones, and the verifier refuses what cannot be
+        // reached.
+        let is_last = test.len() == VERDICT_LENGTH;
+        program.extend(test);
+        if is_last {
+            return program;
+        }
     }
     program.extend([Instruction::mov(0, 0), Instruction::exit()]);
     program
@@ -78,7 +88,7 @@ fn test(rule: &LinuxDeviceCgroup) -> Vec<Instruction> {
             tests.push(Instruction::jump_if_equal(SCRATCH, 0));
         }
     }
-    let verdict = [
+    let verdict: [_; VERDICT_LENGTH] = [
         Instruction::mov(0, u32::from(rule.allow())),
         Instruction::exit(),
     ];
@@ -137,5 +147,32 @@ mod tests {
         check(&rules, (CHARACTER, READ | WRITE, 10, 1), false);
         check(&rules, (CHARACTER, READ, 10, 1), true);
         check(&rules, (BLOCK, WRITE, 10, 1), true);
+    }
+
+    /// Where a version 2 hierarchy is mounted, controllers or not, the kernel's verifier takes
+    /// the program, and it decides for a process in the cgroup.
+    #[test]
+    fn the_kernel_takes_the_program() {
+        let Some(mount) = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .map(Path::new)
+            .into_iter()
+            .find(|mount| mount.join("cgroup.procs").exists())
+            .filter(|_| rustix::process::geteuid().is_root())
+        else {
+            return;
+        };
+        let directory = mount.join(format!("isolate-devices-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let attached = attach(&directory, &defaults::device_rules());
+        let script = "echo $$ > $0/cgroup.procs && head -c 1 /dev/zero >/dev/null && \
+                      ! head -c 1 /dev/kmsg >/dev/null 2>&1";
+        let status = std::process::Command::new("sh")
+            .args(["-c", script])
+            .arg(&directory)
+            .status();
+        // The directory is free as soon as the shell was reaped.
+        std::fs::remove_dir(&directory).unwrap();
+        attached.unwrap();
+        assert!(status.unwrap().success());
     }
 }
