@@ -360,6 +360,17 @@ impl Cgroup {
         }
     }
 
+    /// Whether its processes are frozen, or are about to be.
+    pub fn is_frozen(&self) -> bool {
+        let (file, frozen) = match self.layout {
+            Layout::V1(_) => ("freezer.state", ["FROZEN", "FREEZING"].as_slice()),
+            Layout::V2 { .. } => ("cgroup.freeze", ["1"].as_slice()),
+        };
+        self.directory("freezer")
+            .and_then(|directory| fs::read_to_string(directory.join(file)).ok())
+            .is_some_and(|state| frozen.contains(&state.trim()))
+    }
+
     /// How many processes the kernel killed for lack of memory.
     pub fn oom_kills(&self) -> u64 {
         let file = match self.layout {

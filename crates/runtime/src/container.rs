@@ -59,8 +59,25 @@ pub struct CreateRequest<'a> {
     pub cgroup: &'a str,
     /// Process 1 is our reaper, and the command is its child (`--init`).
     pub init: bool,
-    /// The container dies with the caller: with the thread that called, to be exact.
-    pub die_with_caller: bool,
+    pub lifetime: Lifetime,
+}
+
+/// How long a container may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It dies with the thread that created it.
+    Caller,
+    /// It outlives its creator; also between [`create`] and the start, for which the one who
+    /// starts it uses [`Handle`].
+    Own,
+}
+
+/// What another process needs to start a container of [`Lifetime::Own`] later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Handle {
+    pub pid: i32,
+    /// The number of the orders' descriptor in the waiting process.
+    pub descriptor: i32,
 }
 
 /// Where the root file system comes from.
@@ -217,23 +234,26 @@ fn spawn(request: CreateRequest<'_>, plan: &Plan, cgroup: Cgroup) -> Result<Crea
         .iter()
         .find(|(kind, _)| *kind == Namespaces::PID)
         .map(|(_, fd)| fd);
+    let outlives = request.lifetime == Lifetime::Own;
     let fork = in_pid_namespace(joined_pid.map(AsFd::as_fd), || {
         clone::fork(joined_new(new, &join), entry.as_ref().map(AsFd::as_fd))
     });
     let (child, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
         Fork::Parent { child, pidfd } => (child, pidfd),
         Fork::Child => {
-            drop(ours);
+            // The other end stays open in the child, where a later starter finds it.
+            let hold = outlives.then_some(ours);
             init::run(
                 init::Inputs {
                     plan,
+                    hold,
                     root,
                     sources,
                     join,
                     layout,
                     filter: filter.as_deref(),
                     stdio: request.stdio,
-                    die_with_parent: request.die_with_caller,
+                    die_with_parent: !outlives,
                     init: request.init,
                 },
                 &theirs,
@@ -266,7 +286,7 @@ fn spawn(request: CreateRequest<'_>, plan: &Plan, cgroup: Cgroup) -> Result<Crea
             pid: child,
             pidfd,
             cgroup,
-            die_with_caller: request.die_with_caller,
+            die_with_caller: !outlives,
         }),
     })
 }
@@ -498,6 +518,17 @@ impl Created {
             .expect("only start and drop take it, and both end this value")
     }
 
+    /// Leaves a container of [`Lifetime::Own`] waiting, for another process to start.
+    pub fn leave(mut self) -> Result<(Container, Handle), Error> {
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&self.channel.as_fd());
+        let container = self
+            .container
+            .take()
+            .ok_or_else(|| Error::internal("the container was started before"))?;
+        let pid = container.pid.as_raw_nonzero().get();
+        Ok((container, Handle { pid, descriptor }))
+    }
+
     /// Lets the first process execute the command. Returns when it has done so, or with the
     /// reason why it could not; then nothing is left of the container.
     pub fn start(mut self) -> Result<Container, Error> {
@@ -530,6 +561,20 @@ impl Container {
             pidfd,
             cgroup: Cgroup::new(cgroup)?,
             die_with_caller: false,
+        })
+    }
+
+    /// Starts a container that [`Created::leave`] left waiting.
+    pub fn start_left(&self, handle: Handle) -> Result<(), Error> {
+        let gone = |_| Error::new(ErrorKind::NotRunning, "the container process is gone");
+        let socket = rustix::process::pidfd_getfd(
+            &self.pidfd,
+            handle.descriptor,
+            rustix::process::PidfdGetfdFlags::empty(),
+        )
+        .map_err(gone)?;
+        launch(&Channel::from(socket)).map_err(|failure| match failure {
+            Failure::Here(error) | Failure::Child(error) => error.prefixed(INIT_FAILED),
         })
     }
 

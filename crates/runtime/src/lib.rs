@@ -2,6 +2,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod cli;
 pub mod container;
 pub mod defaults;
 pub mod error;
@@ -13,4 +14,5 @@ mod plan;
 pub mod protocol;
 pub mod rootfs;
 pub mod seccomp;
+pub mod selfexe;
 pub mod user;

@@ -94,6 +94,13 @@ impl Plan {
             .process()
             .as_ref()
             .ok_or_else(|| Error::invalid("the specification has no process"))?;
+        if spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| *hooks != Default::default())
+        {
+            return Err(Error::invalid("hooks are not supported yet"));
+        }
         let linux = spec.linux().as_ref();
         let mut new = Namespaces::empty();
         let mut join = Vec::new();

@@ -54,6 +54,12 @@ pub(crate) fn pair() -> io::Result<(Channel, Channel)> {
     Ok((Channel(ours), Channel(theirs)))
 }
 
+impl From<OwnedFd> for Channel {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -24,6 +24,8 @@ use crate::seccomp::Filter;
 /// What the parent opened for the child before it forked.
 pub(super) struct Inputs<'a> {
     pub plan: &'a Plan,
+    /// The caller's end of the channel, kept for whoever starts the container later.
+    pub hold: Option<Channel>,
     /// The root file system as a detached mount.
     pub root: OwnedFd,
     /// Bind sources, in the order of the plan's mounts.
@@ -76,6 +78,7 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
             die_with_parent: inputs.die_with_parent,
             proc,
             init: inputs.init,
+            hold: inputs.hold.as_ref().map(AsFd::as_fd),
         },
         channel,
     )

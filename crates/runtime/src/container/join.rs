@@ -69,6 +69,7 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
             die_with_parent: inputs.die_with_parent,
             proc,
             init: false,
+            hold: None,
         },
         channel,
     )

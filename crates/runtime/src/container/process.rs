@@ -44,6 +44,8 @@ pub(super) struct Final<'a> {
     pub proc: Option<BorrowedFd<'a>>,
     /// Process 1 is the reaper.
     pub init: bool,
+    /// A descriptor to keep open until the command is executed.
+    pub hold: Option<BorrowedFd<'a>>,
 }
 
 /// From the container's root to the command. Never returns, and so drops nothing: every
@@ -51,7 +53,10 @@ pub(super) struct Final<'a> {
 /// container's files decide. A directory or a program named `/proc/self/fd/N` cannot be the
 /// host's.
 pub(super) fn finish(last: &Final<'_>, channel: &Channel) -> ! {
-    let keep: Vec<BorrowedFd<'_>> = last.proc.into_iter().chain([channel.as_fd()]).collect();
+    let keep: Vec<BorrowedFd<'_>> = [Some(channel.as_fd()), last.proc, last.hold]
+        .into_iter()
+        .flatten()
+        .collect();
     let closed = exec::close_all_but(&keep)
         .map_err(|e| Error::internal(format!("close descriptors: {}", io_words(&e))));
     let prepared = match closed.and_then(|()| prepare(last, channel)) {

@@ -79,7 +79,7 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
         stderr: true,
     };
     let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
-    let created = container::create(CreateRequest {
+    let mut created = container::create(CreateRequest {
         id: &launch.id,
         spec: &launch.spec,
         rootfs: match (&launch.rootfs, &mount) {
@@ -91,9 +91,8 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
         netns: netns.as_ref().map(AsFd::as_fd),
         cgroup: &launch.cgroup,
         init: launch.init,
-        die_with_caller: true,
+        lifetime: container::Lifetime::Caller,
     })?;
-    let mut created = created;
     let console = created.console.take();
     let warnings = std::mem::take(&mut created.warnings);
     // The terminal's keeper's side exists before the command can write to it.

@@ -100,24 +100,23 @@ pub fn locate_or_make(root: BorrowedFd<'_>, path: &Path, leaf: Leaf) -> Result<O
                 match make(&parent, &name, leaf, todo.is_empty()) {
                     // Also when another process was faster.
                     Ok(()) => done = here,
-                    Err(Errno::EXIST) => {
-                        links += 1;
-                        if links > MAX_LINKS {
-                            return Err(Errno::LOOP);
-                        }
-                        match rustix::fs::readlinkat(&parent, name.as_os_str(), Vec::new()) {
-                            Ok(target) => {
-                                let target =
-                                    Path::new(OsStr::from_bytes(target.as_bytes())).to_owned();
-                                if target.is_absolute() {
-                                    done = PathBuf::new();
-                                }
-                                todo.extend(components(&target).into_iter().rev());
+                    Err(Errno::EXIST) => match locate(root, &here) {
+                        Ok(_) => done = here,
+                        Err(Errno::NOENT) => {
+                            links += 1;
+                            if links > MAX_LINKS {
+                                return Err(Errno::LOOP);
                             }
-                            Err(Errno::INVAL) => done = here,
-                            Err(error) => return Err(error),
+                            let target =
+                                rustix::fs::readlinkat(&parent, name.as_os_str(), Vec::new())?;
+                            let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                            if target.is_absolute() {
+                                done = PathBuf::new();
+                            }
+                            todo.extend(components(target).into_iter().rev());
                         }
-                    }
+                        Err(error) => return Err(error),
+                    },
                     Err(error) => return Err(error),
                 }
             }

@@ -16,8 +16,7 @@ fn check(filter: &Filter, audit: u32, number: u32, args: [u64; 6], expect: u32) 
     let mut words = [0; 16];
     (words[0], words[1]) = (number, audit);
     for (index, arg) in args.into_iter().enumerate() {
-        words[4 + 2 * index] = arg as u32;
-        words[5 + 2 * index] = (arg >> 32) as u32;
+        (words[5 + 2 * index], words[4 + 2 * index]) = halves(arg);
     }
     assert_eq!(
         run(&filter.program, &words).0,

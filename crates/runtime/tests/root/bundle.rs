@@ -100,7 +100,7 @@ impl Bundle {
             netns: None,
             cgroup: &self.cgroup(),
             init: self.init,
-            die_with_caller: true,
+            lifetime: container::Lifetime::Caller,
         })
     }
 

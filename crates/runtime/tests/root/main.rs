@@ -4,7 +4,10 @@
 //! claims run one after another in the main thread, without the test harness. The machine is
 //! compared before and after.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
 mod bundle;
+mod command_line;
 mod containers;
 mod execs;
 mod failures;
@@ -38,6 +41,7 @@ fn main() {
         execs::CLAIMS,
         failures::CLAIMS,
         security::CLAIMS,
+        command_line::CLAIMS,
     ]
     .concat();
     let mut failed = Vec::new();
