@@ -3,14 +3,20 @@
 //! A client that sends `Upgrade` gets a 101, one that does not a 200 without a length; from then
 //! on both talk to the container. What can be refused is refused before, with an ordinary answer.
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use berth_docker::error::ErrorResponse;
 use berth_docker::exec::StartRequest;
 use berth_engine::{AttachOptions, ExecStartOptions};
 use berth_http::upgrade::{self, Connection};
+use berth_tasks::Scope;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
 use crate::call::Call;
+use crate::error::Error;
 use crate::respond::{self, Answer};
 use crate::shapes;
 
@@ -22,19 +28,27 @@ pub async fn attach(call: Call) -> Answer {
         logs: call.query.flag("logs"),
         stream: call.query.flag("stream"),
         detach_keys: call.query.some("detachKeys").map(str::to_owned),
+        greeting: Vec::new(),
     };
     let target = call.shared.engine.attach_target(&call.name)?;
     let head = head(&call, target.tty);
     let shared = call.shared;
-    Ok(upgrade::hijack(
-        head,
-        move |connection: Connection| async move {
-            let client = match connection.into_fd(&shared.scope) {
-                Ok(client) => client,
-                Err(error) => return tracing::debug!(%error, "take over a client's connection"),
+    Ok(upgrade::hijack_before_head(
+        &head,
+        move |connection, greeting| async move {
+            let Some(client) = take_over(connection, &shared.scope) else {
+                return;
+            };
+            let Ok(refused) = client.try_clone() else {
+                return;
+            };
+            let options = AttachOptions {
+                greeting,
+                ..options
             };
             if let Err(error) = shared.engine.attach(&target.id, options, client).await {
-                tracing::warn!(%error, container = target.id, "attach a client");
+                tracing::debug!(%error, container = target.id, "attach a client");
+                refuse(refused, &error.into());
             }
         },
     ))
@@ -72,6 +86,32 @@ pub async fn exec_start(mut call: Call) -> Answer {
             }
         },
     ))
+}
+
+fn take_over(connection: Connection, scope: &Scope) -> Option<OwnedFd> {
+    connection
+        .into_fd(scope)
+        .inspect_err(|error| tracing::debug!(%error, "take over a client's connection"))
+        .ok()
+}
+
+/// Answers in HTTP after all, on a connection that has not been greeted.
+fn refuse(client: OwnedFd, error: &Error) {
+    let body = respond::line(&ErrorResponse {
+        message: error.message.clone(),
+    });
+    let reason = error.status.canonical_reason().unwrap_or_default();
+    let mut answer = format!(
+        "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        error.status.as_u16(),
+        respond::JSON,
+        body.len()
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    // One short answer onto an empty connection. A client that has gone misses it.
+    std::fs::File::from(client).write_all(&answer).ok();
 }
 
 /// The last that the client hears in HTTP.

@@ -10,6 +10,7 @@ use berth_base::Id;
 use berth_docker::{container, event, exec, filters::Filters, network, system, volume};
 use berth_image::{Images, Usage};
 use berth_net::Net;
+use berth_runtime::cgroup::Cgroup;
 use berth_runtime::launcher::Launcher;
 use berth_runtime::protocol::{self, RequestBody};
 use berth_store::{Store, Txn};
@@ -134,6 +135,14 @@ impl Engine {
         }
         if !self.shared.scope.drain(DRAIN_DEADLINE).await {
             tracing::warn!("some tasks of the engine did not end");
+        }
+        if !self.has_running()
+            && let Ok(parent) = Cgroup::new(&self.shared.config.cgroup_parent)
+        {
+            for directory in parent.directories() {
+                // It stays where something is still in it.
+                std::fs::remove_dir(directory).ok();
+            }
         }
     }
 
@@ -341,6 +350,10 @@ impl Engine {
             // Without a terminal a client's input is data, never a command.
             false => detach::parse(options.detach_keys.as_deref()).map(|_| Vec::new())?,
         };
+        let mut greeting = options.greeting.clone();
+        if options.logs || !options.stream {
+            crate::attach::greet(&client, &std::mem::take(&mut greeting))?;
+        }
         if options.logs {
             crate::attach::replay(self, &target, &options, &client).await?;
         }
@@ -358,6 +371,7 @@ impl Engine {
         handle
             .ask(|reply| Command::Attach {
                 options,
+                greeting,
                 client,
                 reply,
             })

@@ -79,19 +79,10 @@ async fn wait_and_kill(
         Err(error) if error.kind == ErrorKind::Conflict => {}
         Err(error) => return Err(error),
     }
-    if matches!(view.state.phase, Phase::Running { paused: true, .. }) {
-        // A frozen process does not see its signal. That it may have ended is fine.
-        handle
-            .ask(|reply| Command::Pause {
-                pause: false,
-                reply,
-            })
-            .await
-            .ok();
-    }
+    thaw(handle).await;
     let grace = u64::try_from(timeout_s).ok().map(Duration::from_secs);
     if !ended_within(handle, before, grace).await {
-        kill_and_wait(shared, handle, before).await?;
+        kill_and_wait(shared, handle, before, false).await?;
     }
     handle
         .ask(|reply| Command::Sync { reply })
@@ -119,14 +110,15 @@ async fn ended_within(handle: &Handle, before: u64, limit: Option<Duration>) -> 
     }
 }
 
-async fn kill_and_wait(shared: &Shared, handle: &Handle, before: u64) -> Result<()> {
-    match send(shared, handle, signal::KILL, true).await {
+async fn kill_and_wait(shared: &Shared, handle: &Handle, before: u64, ends: bool) -> Result<()> {
+    match send(shared, handle, signal::KILL, ends).await {
         Ok(()) => {}
         Err(error) if error.kind == ErrorKind::Conflict && over(before)(&handle.view()) => {
             return Ok(());
         }
         Err(error) => return Err(error),
     }
+    thaw(handle).await;
     if ended_within(handle, before, Some(KILL_DEADLINE)).await {
         return Ok(());
     }
@@ -135,6 +127,21 @@ async fn kill_and_wait(shared: &Shared, handle: &Handle, before: u64) -> Result<
         handle.id,
         KILL_DEADLINE.as_secs()
     )))
+}
+
+/// A frozen process does not see its signal.
+async fn thaw(handle: &Handle) {
+    if matches!(
+        handle.view().state.phase,
+        Phase::Running { paused: true, .. }
+    ) {
+        let pause = false;
+        // That it may have ended meanwhile is fine.
+        handle
+            .ask(|reply| Command::Pause { pause, reply })
+            .await
+            .ok();
+    }
 }
 
 async fn send(shared: &Shared, handle: &Handle, signal: i32, ends: bool) -> Result<()> {
@@ -174,7 +181,7 @@ pub async fn kill(
         _ => return Err(context(Error::not_running(handle.id.as_str()))),
     }
     if signal == signal::KILL {
-        kill_and_wait(shared, handle, view.exits)
+        kill_and_wait(shared, handle, view.exits, true)
             .await
             .map_err(context)?;
         return handle
@@ -244,7 +251,7 @@ pub async fn remove(
         }
         if matches!(handle.view().state.phase, Phase::Running { .. }) {
             let before = handle.view().exits;
-            match kill_and_wait(shared, handle, before).await {
+            match kill_and_wait(shared, handle, before, true).await {
                 Ok(()) => {}
                 // With `--rm` it may be gone.
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),

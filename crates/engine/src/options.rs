@@ -78,6 +78,9 @@ pub struct AttachOptions {
     pub stream: bool,
     /// Docker's notation; `None` is the default.
     pub detach_keys: Option<String>,
+    /// Written to the client before any output, once the attach is certain: the head of the
+    /// HTTP answer. A client that has seen it may start the container, and misses nothing.
+    pub greeting: Vec<u8>,
 }
 
 /// What the caller has to know before it hands over a client's connection.

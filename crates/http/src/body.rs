@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
@@ -159,6 +160,17 @@ pub async fn read(mut body: impl Source, limit: usize) -> Result<Bytes, ReadErro
     whole.extend_from_slice(&first);
     whole.extend_from_slice(&rest);
     Ok(whole.freeze())
+}
+
+/// How much of a body that nobody wants is read to keep its connection, and for how long.
+const DISCARD_LIMIT_BYTES: usize = 64 << 10;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads the rest of a body that nobody wants, so that its connection can be used again; a long or
+/// slow one is left, which closes the connection.
+pub async fn discard(body: impl Source) {
+    // How it ends makes no difference.
+    drop(tokio::time::timeout(DISCARD_TIMEOUT, read(body, DISCARD_LIMIT_BYTES)).await);
 }
 
 struct Channel(mpsc::Receiver<Result<Bytes, BoxError>>);

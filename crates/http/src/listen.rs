@@ -236,3 +236,18 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_inherited_number_becomes_a_listener() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = inherit(socket.as_raw_fd()).unwrap();
+        assert_eq!(listener.local_addr(), socket.local_addr().ok());
+        assert!(matches!(inherit(9999), Err(Error::Inherited { .. })));
+    }
+}

@@ -123,6 +123,28 @@ where
     response
 }
 
+/// Server: like [`hijack`], but `then` gets the head's bytes too, and has to write them itself.
+///
+/// For whoever must arrange something between taking the connection and telling the client so;
+/// it can still answer something else, a whole response with `Connection: close`.
+pub fn hijack_before_head<F, Fut>(head: &http::Response<()>, then: F) -> http::Response<Body>
+where
+    F: FnOnce(Connection, Vec<u8>) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let bytes = render(head);
+    let then: Then = Box::new(move |connection| Box::pin(then(connection, bytes)));
+    let takeover = Takeover {
+        head: Vec::new(),
+        then,
+    };
+    let mut response = http::Response::new(crate::body::empty());
+    response
+        .extensions_mut()
+        .insert(Slot(Arc::new(Mutex::new(Some(takeover)))));
+    response
+}
+
 /// Client: the raw connection behind a response with status 101 (or any other that upgrades).
 pub async fn from_response<B>(
     response: &mut http::Response<B>,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use berth_image::distribution::{Credentials, Request};
 use berth_image::{Import, Progress};
-use berth_oci::Reference;
 use http::StatusCode;
 
 use super::{block, named, platform, publish};
@@ -26,7 +25,7 @@ pub async fn create(call: Call) -> Answer {
 }
 
 async fn pull(call: Call) -> Answer {
-    let reference = reference(call.query.text("fromImage"), call.query.text("tag"))?;
+    let reference = named(call.query.text("fromImage"), call.query.text("tag"))?;
     let request = Request {
         reference: reference.clone(),
         platform: platform(&call)?,
@@ -35,7 +34,12 @@ async fn pull(call: Call) -> Answer {
     let shared = Arc::clone(&call.shared);
     let scope = call.shared.scope.clone();
     progress::stream(&scope, move |reporter| async move {
-        shared.distribution.pull(&request, &reporter).await?;
+        // Clients that mean `latest` say so; without a tag, all of them are meant.
+        if reference.is_name_only() {
+            shared.distribution.pull_all(&request, &reporter).await?;
+        } else {
+            shared.distribution.pull(&request, &reporter).await?;
+        }
         publish(
             &shared,
             "pull",
@@ -45,11 +49,6 @@ async fn pull(call: Call) -> Answer {
         Ok(())
     })
     .await
-}
-
-/// The image that is meant: `latest` where there is neither a tag nor a digest.
-fn reference(image: &str, tag: &str) -> Result<Reference, Error> {
-    Ok(named(image, tag)?.or_latest())
 }
 
 /// An archive of a root file system, plain or compressed, in the request's body.
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     fn check(image: &str, tag: &str, expect: Result<&str, &str>) {
-        let got = reference(image, tag).map(|reference| reference.familiar());
+        let got = named(image, tag).map(|reference| reference.familiar());
         assert_eq!(
             got.map_err(|e| e.message),
             expect.map(str::to_owned).map_err(str::to_owned)
@@ -123,7 +122,7 @@ mod tests {
     #[test]
     fn tags_and_digests_come_in_either_parameter() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        check("busybox", "", Ok("busybox:latest"));
+        check("busybox", "", Ok("busybox"));
         check("busybox:1", "", Ok("busybox:1"));
         check("busybox", "1", Ok("busybox:1"));
         check("busybox", &digest, Ok(&format!("busybox@{digest}")));

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crate::attach::greet;
 use berth_docker::container::HostConfig;
 use berth_runtime::protocol::{AttachOptions, ReplyBody, RequestBody, Target};
 use tokio::sync::oneshot;
@@ -41,6 +42,7 @@ pub enum Command {
     /// Answered at once: the connection is handed to the keeper, or kept for the start.
     Attach {
         options: AttachOptions,
+        greeting: Vec<u8>,
         client: OwnedFd,
         reply: Reply<()>,
     },
@@ -88,10 +90,11 @@ impl Owner {
             Command::Pause { pause, reply } => self.pause(pause, reply).await,
             Command::Attach {
                 options,
+                greeting,
                 client,
                 reply,
             } => {
-                answer(reply, self.attach(options, client).await);
+                answer(reply, self.attach(options, &greeting, client).await);
             }
             Command::CancelRestart { reply } => answer(reply, self.cancel_restart().await),
             Command::Rename { name, reply } => answer(reply, self.rename(name).await),
@@ -173,9 +176,15 @@ impl Owner {
         }
     }
 
-    async fn attach(&mut self, options: AttachOptions, client: OwnedFd) -> Result<()> {
+    async fn attach(
+        &mut self,
+        options: AttachOptions,
+        greeting: &[u8],
+        client: OwnedFd,
+    ) -> Result<()> {
         match self.state.phase {
             Phase::Running { .. } => {
+                greet(&client, greeting)?;
                 let (sender, receiver) = oneshot::channel();
                 let body = RequestBody::Attach {
                     exec: None,
@@ -191,6 +200,7 @@ impl Owner {
                 "too many clients wait for the container's start",
             )),
             Phase::Created | Phase::Starting | Phase::Restarting | Phase::Exited => {
+                greet(&client, greeting)?;
                 self.clients.push((options, client));
                 Ok(())
             }

@@ -134,10 +134,11 @@ fn stop(world: &World) {
         &[
             "sh",
             "-c",
-            "trap 'exit 7' TERM; while :; do sleep 0.05; done",
+            "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done",
         ],
     );
     world.start(&id);
+    world.until_ready(&id);
     let engine = world.engine();
     let seconds = |timeout| StopOptions {
         signal: None,
@@ -150,9 +151,14 @@ fn stop(world: &World) {
 
     let deaf = world.create(
         "",
-        &["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"],
+        &[
+            "sh",
+            "-c",
+            "trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        ],
     );
     world.start(&deaf);
+    world.until_ready(&deaf);
     world.run(engine.stop(&deaf, seconds(0))).unwrap();
     assert_eq!(world.exit_code(&deaf), 137);
     let error = world.run(engine.kill(&deaf, None)).unwrap_err();
@@ -662,14 +668,23 @@ fn volumes(world: &World) {
 
 fn shutdown(world: &World) {
     let id = world
-        .create_with("", &["sleep", "1000"], |_, host| {
-            host.restart_policy = RestartPolicy {
-                name: "unless-stopped".into(),
-                maximum_retry_count: 0,
-            };
-        })
+        .create_with(
+            "",
+            &[
+                "sh",
+                "-c",
+                "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done",
+            ],
+            |_, host| {
+                host.restart_policy = RestartPolicy {
+                    name: "unless-stopped".into(),
+                    maximum_retry_count: 0,
+                };
+            },
+        )
         .unwrap();
     world.start(&id);
+    world.until_ready(&id);
     let pid = world
         .run(world.engine().inspect(&id, false))
         .unwrap()

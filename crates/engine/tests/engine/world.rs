@@ -80,13 +80,7 @@ impl World {
             })
             .unwrap();
         let images = Images::open(&root.join("data"), store.clone()).unwrap();
-        let instance = format!(
-            "engine-test-{}",
-            root.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .replace("engine-test-", "")
-        );
+        let instance = self.instance();
         let mut config = Config::new(&instance, root.join("data"), root.join("exec"));
         config.live.live_restore = live_restore;
         let parts = Parts {
@@ -98,6 +92,11 @@ impl World {
         };
         let engine = self.run(Engine::open(config, parts)).unwrap();
         *self.engine.lock().unwrap() = Some(engine);
+    }
+
+    fn instance(&self) -> String {
+        let name = self.directory.path().file_name().unwrap();
+        name.to_string_lossy().into_owned()
     }
 
     pub fn engine(&self) -> Engine {
@@ -184,6 +183,17 @@ impl World {
         })
     }
 
+    /// Waits until the container has said that it is.
+    pub fn until_ready(&self, id: &str) {
+        self.until(id, |_| self.log_now(id).contains("ready"));
+    }
+
+    /// The log file as it is.
+    fn log_now(&self, id: &str) -> String {
+        let directory = self.directory.path().join("data/containers").join(id);
+        std::fs::read_to_string(directory.join(format!("{id}-json.log"))).unwrap_or_default()
+    }
+
     /// The log without headers, both streams.
     pub fn logs(&self, id: &str, options: LogOptions) -> String {
         let options = LogOptions {
@@ -191,6 +201,7 @@ impl World {
             stderr: true,
             ..options
         };
+        let _guard = self.runtime.enter();
         let mut stream = self.engine().logs(id, options).unwrap();
         self.run(async {
             let mut bytes = Vec::new();
@@ -231,6 +242,10 @@ impl World {
                 .map(|entry| entry.path())
                 .collect();
             assert!(left.is_empty(), "left behind: {left:?}");
+        }
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            let parent = hierarchy.path().join(self.instance());
+            assert!(!parent.exists(), "left behind: {}", parent.display());
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let path = self.directory.path().to_string_lossy().into_owned();

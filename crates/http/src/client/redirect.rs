@@ -36,6 +36,7 @@ impl Client {
                 response.extensions_mut().insert(FinalUri(uri));
                 return Ok(response);
             };
+            crate::body::discard(response.into_body()).await;
             if !keeps_credentials(&uri, &target) {
                 headers.remove(header::AUTHORIZATION);
                 headers.remove(header::COOKIE);

@@ -85,6 +85,7 @@ impl Repository {
         let response = self.once(Method::GET, &uri, HeaderMap::new(), None).await?;
         let challenges = Challenge::all(response.headers());
         self.authorizer.learn(&challenges, None).await;
+        berth_http::body::discard(response.into_body()).await;
         Ok(())
     }
 
@@ -98,6 +99,7 @@ impl Repository {
         if head.status().is_success()
             && let Some(digest) = content_digest(head.headers())
         {
+            berth_http::body::discard(head.into_body()).await;
             return Ok(Tagged::Digest(digest));
         }
         self.manifest(tag, None).await.map(Tagged::Manifest)
@@ -228,7 +230,7 @@ impl Repository {
         if !self.authorizer.learn(&challenges, sent.as_ref()).await {
             return Ok(response);
         }
-        drop(response);
+        berth_http::body::discard(response.into_body()).await;
         sent = self.authorization(&method, uri).await?;
         self.once(method, uri, headers, sent).await
     }

@@ -5,11 +5,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use berth_image::distribution::Credentials;
 use berth_oci::Platform;
+use http::StatusCode;
+use serde_json::json;
 
 use crate::Host;
 use crate::built::{Built, image, image_for, index, noise, write_layout};
+use crate::fake::{Fake, json as json_answer};
 
 /// `ada` with the password `secret`, hashed by bcrypt.
 const HTPASSWD: &str = "ada:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -322,4 +327,106 @@ async fn a_client_certificate_is_shown_to_registries_that_ask() {
     );
     std::fs::copy(certificates.join("client.key"), certs.join("client.key")).unwrap();
     host.pull(&name).await.unwrap();
+}
+
+/// Signs what a client may do, as the token specification of the distribution project has it:
+/// ES256, with the certificate in the header that the registry trusts.
+fn token(directory: &Path, scope: &str, now_s: u64) -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let certificate = std::fs::read_to_string(directory.join("server.crt")).unwrap();
+    let certificate: String = certificate
+        .lines()
+        .filter(|line| !line.starts_with("---"))
+        .collect();
+    let mut parts = scope.split(':');
+    let (kind, name) = (parts.next().unwrap(), parts.next().unwrap());
+    let actions: Vec<&str> = parts.next().unwrap().split(',').collect();
+    let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [certificate]});
+    let claims = json!({
+        "iss": "test issuer", "sub": "ada", "aud": "the registry", "jti": "1",
+        "iat": now_s, "nbf": now_s - 60, "exp": now_s + 600,
+        "access": [{"type": kind, "name": name, "actions": actions}],
+    });
+    let text = format!(
+        "{}.{}",
+        encode(header.to_string().as_bytes()),
+        encode(claims.to_string().as_bytes())
+    );
+    let message = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(message.path(), &text).unwrap();
+    let output = Command::new("openssl")
+        .args(["dgst", "-sha256", "-sign"])
+        .arg(directory.join("server.key"))
+        .arg(message.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    format!("{text}.{}", encode(&fixed_width(&output.stdout)))
+}
+
+/// The two numbers of an ECDSA signature side by side, 32 bytes each, from their DER form.
+fn fixed_width(der: &[u8]) -> Vec<u8> {
+    let mut numbers = &der[2..];
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        let length = usize::from(numbers[1]);
+        let number = &numbers[2..2 + length];
+        let significant = &number[length.saturating_sub(32)..];
+        out.resize(out.len() + 32 - significant.len(), 0);
+        out.extend_from_slice(significant);
+        numbers = &numbers[2 + length..];
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_takes_the_tokens_of_its_token_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = certificates(directory.path());
+    let ada = format!("Basic {}", STANDARD.encode("ada:secret"));
+    let tokens = {
+        let certificates = certificates.clone();
+        Fake::with(move |seen| {
+            let uri: http::Uri = seen.path.parse().unwrap();
+            let fields = uri.query().unwrap_or_default().split('&');
+            let scope = fields
+                .filter_map(|field| field.strip_prefix("scope="))
+                .next();
+            let scope = percent_encoding::percent_decode_str(scope.unwrap_or("a:b:none"));
+            let scope = scope.decode_utf8().unwrap().into_owned();
+            if seen.header("authorization") != ada {
+                return Some(json_answer(StatusCode::UNAUTHORIZED, "{}"));
+            }
+            let now = std::time::SystemTime::now();
+            let now_s = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            let token = token(&certificates, &scope, now_s);
+            let answer = json!({"token": token, "expires_in": 600});
+            Some(json_answer(StatusCode::OK, &answer.to_string()))
+        })
+        .await
+    };
+    let more = format!(
+        "auth:\n  token: {{realm: 'http://{}/token', service: the registry, issuer: test issuer, \
+         rootcertbundle: {}/ca.crt}}\n",
+        tokens.address,
+        certificates.display()
+    );
+    let registry = Registry::start(directory, "", &more);
+    let built = image(&[("a", "x"), ("b", "y")]);
+    let credentials = ["--dest-creds", "ada:secret"];
+    tokio::task::block_in_place(|| {
+        registry.push("some/app", &built.manifest, &[&built], &credentials)
+    });
+    let name = format!("127.0.0.1:{}/some/app", registry.port);
+    let host = Host::new();
+    let pulled = host.pull_as(&name, password()).await.unwrap();
+    assert_eq!(pulled.digest, built.manifest.descriptor.digest);
+    assert_eq!(
+        Host::new().refused(&name).await,
+        format!(
+            "Head \"http://127.0.0.1:{}/v2/some/app/manifests/latest\": unauthorized: \
+             authentication required",
+            registry.port
+        )
+    );
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use berth_http::listen::Peer;
 use berth_http::{Body, Listener, serve};
 use berth_tasks::Scope;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ pub struct Seen {
     pub method: Method,
     pub path: String,
     pub headers: HeaderMap,
+    pub peer: Peer,
 }
 
 impl Seen {
@@ -148,6 +150,7 @@ fn answer(
         method: request.method().clone(),
         path: request.uri().to_string(),
         headers: request.headers().clone(),
+        peer: *request.extensions().get().unwrap(),
     };
     state.lock().unwrap().seen.push(seen.clone());
     if let Some(response) = hook(&seen) {

@@ -232,6 +232,20 @@ async fn mirrors_are_tried_in_order_and_only_for_docker_hub() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_one_after_the_other_share_a_connection() {
+    let registry = Fake::start().await;
+    registry.push("app", "latest", &image(&[("a", "x")]));
+    Host::new().pull(&registry.name("app")).await.unwrap();
+    let seen = registry.seen();
+    assert_eq!(
+        seen.len(),
+        5,
+        "ping, tag, manifest, config, layer: {seen:?}"
+    );
+    assert!(seen.iter().all(|request| request.peer == seen[0].peer));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_tags_are_pulled_page_by_page() {
     let registry = Fake::with(|seen| {
         let list = seen.path.strip_prefix("/v2/app/tags/list")?;

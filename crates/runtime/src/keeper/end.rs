@@ -52,6 +52,7 @@ impl Keeper {
     fn init_ended(&mut self, index: usize, exit: Exit) {
         let finished_at_ns = now_ns();
         // With the host's process namespace others may be left, and hold the pipes.
+        let _ = self.container.kill_all(libc::SIGKILL);
         let removed = self.container.remove_cgroup();
         self.drain(index);
         self.processes[index].ended(exit);

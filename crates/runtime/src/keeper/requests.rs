@@ -11,7 +11,7 @@ use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, internal};
 use crate::container::ExecRequest;
 use crate::protocol::{
-    AttachOptions, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
+    AttachOptions, Event, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
 };
 use crate::user;
 
@@ -121,6 +121,9 @@ impl Keeper {
             seccomp: seccomp.as_ref(),
         };
         let child = self.container.exec(request)?;
+        for message in child.warnings {
+            self.publish(&Event::Warning { message });
+        }
         self.is_warm = true;
 
         let key = self.next_key;

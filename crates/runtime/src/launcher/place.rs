@@ -4,9 +4,11 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_sys::fork;
+
+use crate::cgroup::Cgroup;
 
 /// Turns the freshly forked child of the daemon into the launcher: nothing that the daemon had
 /// open stays open (a pipe that it logs to, a socket that systemd passed), and a signal for its
@@ -24,10 +26,11 @@ pub fn settle(socket: BorrowedFd<'_>, cgroup: Option<&str>) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     fork::reap_children_automatically(true)?;
     if let Some(cgroup) = cgroup {
-        for directory in directories(cgroup) {
-            // A hierarchy that does not take us (cpuset without processors) is none that limits
-            // the daemon in another way than the machine does.
-            let _ = fs::create_dir_all(&directory).and_then(|()| join(&directory));
+        let cgroup = Cgroup::new(cgroup).and_then(|cgroup| cgroup.make().map(|()| cgroup));
+        for directory in cgroup.map_err(io::Error::other)?.directories() {
+            // A hierarchy that does not take us (a cpuset without processors, as one is for a
+            // moment when two launchers make it) is none to fail for.
+            let _ = join(&directory);
         }
     }
     Ok(())
@@ -43,7 +46,8 @@ pub fn detach(name: &CStr) -> io::Result<()> {
 
 /// Leaves the cgroup and removes it if no keeper lives there.
 pub fn leave(cgroup: &str) {
-    for directory in directories(cgroup) {
+    let directories = Cgroup::new(cgroup).map(|cgroup| cgroup.directories());
+    for directory in directories.unwrap_or_default() {
         // On version 2, an ancestor with controllers enabled takes no processes; the root does.
         let _ = directory
             .ancestors()
@@ -55,36 +59,4 @@ pub fn leave(cgroup: &str) {
 
 fn join(directory: &Path) -> io::Result<()> {
     fs::write(directory.join("cgroup.procs"), "0")
-}
-
-/// The cgroup's directory in each mounted hierarchy, of either version.
-fn directories(cgroup: &str) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    hierarchies(&mounts)
-        .map(|root| root.join(cgroup.trim_start_matches('/')))
-        .collect()
-}
-
-fn hierarchies(mounts: &str) -> impl Iterator<Item = PathBuf> {
-    mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let target = fields.next()?;
-        matches!(fields.next()?, "cgroup" | "cgroup2").then(|| PathBuf::from(target))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_versions_of_hierarchies_are_found() {
-        let mounts = "proc /proc proc rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        let found: Vec<_> = hierarchies(mounts).collect();
-        assert_eq!(
-            found,
-            ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(PathBuf::from)
-        );
-    }
 }
