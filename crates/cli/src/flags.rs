@@ -31,6 +31,9 @@ pub enum Kind {
     One(&'static str),
 }
 
+/// Looks at a value; says what is wrong with it.
+pub type Check = fn(&str) -> Result<(), String>;
+
 /// One flag of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Flag {
@@ -42,7 +45,7 @@ pub struct Flag {
     pub help: &'static str,
     pub hidden: bool,
     /// Refuses a value when it is read, in the words that follow `invalid argument`.
-    pub check: Option<fn(&str) -> Result<(), String>>,
+    pub check: Option<Check>,
 }
 
 impl Flag {
@@ -93,7 +96,7 @@ impl Flag {
         self
     }
 
-    pub const fn check(mut self, check: fn(&str) -> Result<(), String>) -> Self {
+    pub const fn check(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
     }

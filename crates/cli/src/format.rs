@@ -25,7 +25,7 @@ pub struct Listing {
 #[derive(Default)]
 pub struct Row {
     fields: Vec<(String, Value)>,
-    methods: Vec<(&'static str, Rc<dyn Fn(&str) -> String>)>,
+    methods: Vec<(&'static str, template::Method)>,
 }
 
 impl Row {
@@ -158,11 +158,10 @@ pub fn indent_json(text: &str) -> String {
     const STEP: &str = "    ";
     let mut out = String::with_capacity(text.len() * 2);
     let mut depth = 0usize;
-    let mut chars = text.trim().chars().peekable();
     let mut in_text = false;
     let mut escaped = false;
     let mut previous = ' ';
-    while let Some(c) = chars.next() {
+    for c in text.trim().chars() {
         if in_text {
             out.push(c);
             in_text = escaped || c != '"';

@@ -237,6 +237,8 @@ fn inspect(cli: &Cli, flags: &Parsed) -> Outcome {
         "" => {
             let list: Vec<&str> = found.iter().map(|details| details.get()).collect();
             let list = format!("[{}]", list.join(","));
+            // As Go keeps JSON harmless within HTML.
+            let list = list.replace('<', "\\u003c").replace('>', "\\u003e");
             print(crate::format::indent_json(&list) + "\n")?;
         }
         format => {

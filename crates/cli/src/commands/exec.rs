@@ -61,7 +61,6 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         env: (!env.is_empty()).then_some(env),
         working_dir: flags.text("workdir").to_owned(),
         cmd: Some(StrSlice(flags.args[1..].to_vec())),
-        ..CreateRequest::default()
     };
     cli.block_on(async {
         let client = cli.client()?;

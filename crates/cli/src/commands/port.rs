@@ -67,7 +67,7 @@ fn port(cli: &Cli, flags: &Parsed) -> Outcome {
             }
         }
     }
-    lines.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    lines.sort_by_key(|line| natural(line));
     for line in &mut lines {
         line.push('\n');
     }

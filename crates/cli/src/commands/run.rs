@@ -36,7 +36,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         if detached {
             start_in_background(cli, flags).await
         } else {
-            foreground(cli, flags).await
+            Box::pin(foreground(cli, flags)).await
         }
     })
 }

@@ -35,7 +35,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
                     "you cannot start and attach multiple containers at once",
                 ));
             }
-            return attached(cli, client, flags).await;
+            return Box::pin(attached(cli, client, flags)).await;
         }
         let mut failed = Vec::new();
         for name in &flags.args {

@@ -68,9 +68,9 @@ pub fn parse(tokens: Vec<Token>) -> Result<Vec<Node>, Error> {
     };
     let (nodes, end) = parser.nodes()?;
     match end {
-        End::Eof => Ok(nodes),
-        End::End => Err(parser.error("unexpected {{end}}")),
-        End::Else(_) => Err(parser.error("unexpected {{else}}")),
+        Closing::Eof => Ok(nodes),
+        Closing::End => Err(parser.error("unexpected {{end}}")),
+        Closing::Else(_) => Err(parser.error("unexpected {{else}}")),
     }
 }
 
@@ -80,7 +80,7 @@ struct Parser {
 }
 
 /// What ended a list of nodes.
-enum End {
+enum Closing {
     Eof,
     End,
     /// With the words after `else`.
@@ -92,7 +92,7 @@ impl Parser {
         Error(format!(":{}: {message}", self.line))
     }
 
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), Error> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Closing), Error> {
         let mut nodes = Vec::new();
         while let Some(token) = self.tokens.next() {
             let words = match token {
@@ -112,8 +112,8 @@ impl Parser {
             };
             let rest = trim(words[1..].to_vec());
             match name.as_str() {
-                "end" => return Ok((nodes, End::End)),
-                "else" => return Ok((nodes, End::Else(rest))),
+                "end" => return Ok((nodes, Closing::End)),
+                "else" => return Ok((nodes, Closing::Else(rest))),
                 "if" => nodes.push(Node::If(self.branch(&rest, "if")?)),
                 "with" => nodes.push(Node::With(self.branch(&rest, "with")?)),
                 "range" => nodes.push(Node::Range(self.branch(&rest, "range")?)),
@@ -125,7 +125,7 @@ impl Parser {
                 _ => nodes.push(Node::Print(self.pipeline(&words)?)),
             }
         }
-        Ok((nodes, End::Eof))
+        Ok((nodes, Closing::Eof))
     }
 
     fn branch(&mut self, condition: &[Word], name: &str) -> Result<Branch, Error> {
@@ -135,14 +135,14 @@ impl Parser {
         let condition = self.pipeline(condition)?;
         let (then, end) = self.nodes()?;
         let otherwise = match end {
-            End::Eof => return Err(self.error("unexpected EOF")),
-            End::End => Vec::new(),
-            End::Else(words) if words.is_empty() => match self.nodes()? {
-                (nodes, End::End) => nodes,
+            Closing::Eof => return Err(self.error("unexpected EOF")),
+            Closing::End => Vec::new(),
+            Closing::Else(words) if words.is_empty() => match self.nodes()? {
+                (nodes, Closing::End) => nodes,
                 _ => return Err(self.error("unexpected EOF")),
             },
             // `else if` and `else with` are a branch of their own, ended by the same `end`.
-            End::Else(words) => match words.first() {
+            Closing::Else(words) => match words.first() {
                 Some(Word::Name(next)) if next == "if" || next == "with" => {
                     let next = next.clone();
                     let branch = self.branch(&trim(words[1..].to_vec()), &next)?;
