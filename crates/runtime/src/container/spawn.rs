@@ -1,0 +1,313 @@
+//! Making a container's first process: what the caller opens, forks and hands over, and what is
+//! undone when a step fails.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use berth_sys::clone::{self, Fork, Namespaces};
+use oci_spec::runtime::LinuxSeccomp;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::DumpableBehavior;
+
+use super::channel::{self, Channel, Report};
+use super::{Container, CreateRequest, Created, Lifetime, Rootfs, init};
+use crate::cgroup::{Cgroup, Layout};
+use crate::error::{Error, errno_words, io_words};
+use crate::plan::{self, MountKind, Plan};
+use crate::rootfs::mounts;
+use crate::seccomp::Filter;
+
+/// Where a failure happened; runc words it differently.
+pub(super) enum Failure {
+    Here(Error),
+    Child(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Here(error)
+    }
+}
+
+pub(super) fn spawn(
+    request: CreateRequest<'_>,
+    plan: &Plan,
+    cgroup: Cgroup,
+) -> Result<Created, Failure> {
+    let filter = filter(plan::seccomp(request.spec))?;
+    let layout = Layout::host()?;
+    let root = root(&request.rootfs)?;
+    let sources = mounts::open_sources(plan)?;
+    let join = namespaces(plan, request.netns)?;
+    undumpable()?;
+    let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
+    let is_v2 = matches!(layout, Layout::V2 { .. });
+    let mut container = Unfinished {
+        cgroup: Some(cgroup),
+        pidfd: None,
+    };
+    if is_v2 {
+        container.cgroup()?.make()?;
+    }
+    let entry = container
+        .cgroup()?
+        .entry()
+        .map_err(|e| failed("open cgroup", &e))?;
+    // A cgroup namespace is made later, when the process is in its cgroup, and one that is joined
+    // is not new. The pid namespace to join is this process's for its next child.
+    let new = plan
+        .new
+        .without(Namespaces::CGROUP)
+        .without(Namespaces::TIME);
+    let joined_pid = join
+        .iter()
+        .find(|(kind, _)| *kind == Namespaces::PID)
+        .map(|(_, fd)| fd);
+    let outlives = request.lifetime == Lifetime::Own;
+    let fork = in_pid_namespace(joined_pid.map(AsFd::as_fd), || {
+        clone::fork(joined_new(new, &join), entry.as_ref().map(AsFd::as_fd))
+    });
+    let (child, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
+        Fork::Parent { child, pidfd } => (child, pidfd),
+        Fork::Child => {
+            // The other end stays open in the child, where a later starter finds it.
+            let hold = outlives.then_some(ours);
+            init::run(
+                init::Inputs {
+                    plan,
+                    hold,
+                    root,
+                    sources,
+                    join,
+                    layout,
+                    filter: filter.as_deref(),
+                    stdio: request.stdio,
+                    die_with_parent: !outlives,
+                    init: request.init,
+                },
+                &theirs,
+            )
+        }
+    };
+    drop((theirs, entry, root, sources, join));
+    container.pidfd = Some(pidfd);
+    // The child makes its mounts meanwhile.
+    if !is_v2 {
+        container.cgroup()?.make()?;
+    }
+    if let Some(resources) = request
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.resources().as_ref())
+    {
+        container.cgroup()?.confine_devices(resources)?;
+        container.cgroup()?.set(resources)?;
+    }
+    order_join(&ours, container.cgroup()?, plan, layout)?;
+    let (console, warnings) = listen(&ours)?;
+    let (cgroup, pidfd) = container.finish()?;
+    Ok(Created {
+        warnings,
+        console,
+        channel: ours,
+        container: Some(Container {
+            pid: child,
+            pidfd,
+            cgroup,
+            die_with_caller: !outlives,
+        }),
+    })
+}
+
+/// What must not be left behind after a failure.
+pub(super) struct Unfinished {
+    pub cgroup: Option<Cgroup>,
+    pub pidfd: Option<OwnedFd>,
+}
+
+impl Unfinished {
+    fn cgroup(&self) -> Result<&Cgroup, Error> {
+        self.cgroup
+            .as_ref()
+            .ok_or_else(|| Error::internal("the container is finished"))
+    }
+
+    fn finish(mut self) -> Result<(Cgroup, OwnedFd), Error> {
+        self.cgroup
+            .take()
+            .zip(self.pidfd.take())
+            .ok_or_else(|| Error::internal("the container is finished"))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            discard(pidfd.as_fd());
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // The error that led here is the one to report.
+            let _ = cgroup.remove();
+        }
+    }
+}
+
+/// Kills and reaps a child that nobody knows of yet.
+pub(super) fn discard(pidfd: BorrowedFd<'_>) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let _ = berth_sys::pidfd::send_signal(pidfd, libc::SIGKILL);
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {}
+}
+
+pub(super) fn filter(profile: Option<&LinuxSeccomp>) -> Result<Option<Arc<Filter>>, Error> {
+    profile.map(Filter::cached).transpose()
+}
+
+/// The root file system as a mount that belongs to nobody yet.
+fn root(source: &Rootfs<'_>) -> Result<OwnedFd, Error> {
+    match source {
+        Rootfs::Mount(mount) => mount
+            .try_clone_to_owned()
+            .map_err(|e| Error::internal(format!("duplicate the rootfs: {}", io_words(&e)))),
+        Rootfs::Directory(path) => mounts::clone_tree(path, true).map_err(|e| {
+            Error::invalid(format!(
+                "invalid rootfs {}: {}",
+                path.display(),
+                errno_words(e)
+            ))
+        }),
+    }
+}
+
+/// Opens the namespaces to join. The descriptor that the caller gave stands for a network
+/// namespace whatever the specification says.
+fn namespaces(
+    plan: &Plan,
+    netns: Option<BorrowedFd<'_>>,
+) -> Result<Vec<(Namespaces, OwnedFd)>, Error> {
+    let mut join = Vec::new();
+    for (kind, path) in &plan.join {
+        if *kind == Namespaces::NETWORK && netns.is_some() {
+            continue;
+        }
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
+            |e| {
+                Error::invalid(format!(
+                    "namespace path {}: {}",
+                    path.display(),
+                    errno_words(e)
+                ))
+            },
+        )?;
+        join.push((*kind, fd));
+    }
+    if let Some(netns) = netns {
+        let fd = netns.try_clone_to_owned().map_err(|e| {
+            Error::internal(format!("duplicate the network namespace: {}", io_words(&e)))
+        })?;
+        join.push((Namespaces::NETWORK, fd));
+    }
+    Ok(join)
+}
+
+/// New namespaces, without those that are joined.
+fn joined_new(new: Namespaces, join: &[(Namespaces, OwnedFd)]) -> Namespaces {
+    join.iter().fold(new, |new, (kind, _)| new.without(*kind))
+}
+
+/// Forks a child into another pid namespace, by being its children's for a moment.
+pub(super) fn in_pid_namespace(
+    namespace: Option<BorrowedFd<'_>>,
+    fork: impl FnOnce() -> std::io::Result<Fork>,
+) -> std::io::Result<Fork> {
+    let Some(namespace) = namespace else {
+        return fork();
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty())?;
+    clone::setns(namespace, Namespaces::PID)?;
+    let result = fork();
+    // The child cannot go back, and need not.
+    if !matches!(result, Ok(Fork::Child)) {
+        clone::setns(own.as_fd(), Namespaces::PID)?;
+    }
+    result
+}
+
+pub(super) fn undumpable() -> Result<(), Error> {
+    let fail = |e| Error::internal(format!("set undumpable: {}", errno_words(e)));
+    if rustix::process::dumpable_behavior().map_err(fail)? != DumpableBehavior::NotDumpable {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Hands the child its cgroups: the doors of version 1, and what to mount of them.
+fn order_join(
+    channel: &Channel,
+    cgroup: &Cgroup,
+    plan: &Plan,
+    layout: &Layout,
+) -> Result<(), Error> {
+    let mut descriptors = cgroup.doors().map_err(|e| failed("open cgroup", &e))?;
+    let mounted = plan
+        .mounts
+        .iter()
+        .any(|mount| mount.kind == MountKind::Cgroup);
+    if mounted && matches!(layout, Layout::V1(_)) && !plan.new.contains(Namespaces::CGROUP) {
+        for directory in cgroup.directories() {
+            let tree = mounts::clone_tree(&directory, false)
+                .map_err(|e| failed("clone cgroup", &e.into()))?;
+            descriptors.push(tree);
+        }
+    }
+    let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+    match channel.order_join(&borrowed) {
+        // The child has failed already, and its report says why.
+        Err(error) if error.raw_os_error() == Some(libc::EPIPE) => Ok(()),
+        result => result.map_err(|e| failed("hand over cgroups", &e)),
+    }
+}
+
+/// Takes reports until the child is ready.
+pub(super) fn listen(channel: &Channel) -> Result<(Option<OwnedFd>, Vec<String>), Failure> {
+    let (mut console, mut warnings) = (None, Vec::new());
+    loop {
+        match channel
+            .report()
+            .map_err(|e| failed("receive a report", &e))?
+        {
+            Report::Console(master) => console = Some(master),
+            Report::Warning(text) => warnings.push(text),
+            Report::Ready => return Ok((console, warnings)),
+            Report::Failed(error) => return Err(Failure::Child(error)),
+            Report::Closed => {
+                return Err(Failure::Child(Error::internal(
+                    "the process ended without a word",
+                )));
+            }
+        }
+    }
+}
+
+/// Lets the child execute its command, and waits for its doing so.
+pub(super) fn launch(channel: &Channel) -> Result<(), Failure> {
+    channel
+        .order_start()
+        .map_err(|e| failed("order the start", &e))?;
+    match channel
+        .report()
+        .map_err(|e| failed("receive a report", &e))?
+    {
+        Report::Closed => Ok(()),
+        Report::Failed(error) => Err(Failure::Child(error)),
+        other => Err(Failure::Here(Error::internal(format!(
+            "unexpected report {other:?}"
+        )))),
+    }
+}
+
+pub(super) fn failed(what: &str, error: &std::io::Error) -> Error {
+    Error::internal(format!("{what}: {}", io_words(error)))
+}
