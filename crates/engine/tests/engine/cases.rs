@@ -43,7 +43,9 @@ pub const ALL: &[Case] = &[
     ("list_filters_choose", filters),
     ("rename_frees_the_old_name", rename),
     ("volumes_outlive_their_containers", volumes),
+    ("published_ports_are_reached_conflict_and_are_freed", bridge),
     ("without_live_restore_shutdown_stops_all", shutdown),
+    ("a_long_log_is_read_back_fast", long_log),
     ("create_start_wait_remove_is_fast", speed),
 ];
 
@@ -666,6 +668,102 @@ fn volumes(world: &World) {
     );
 }
 
+fn bridge(world: &World) {
+    world.leave();
+    world.open_on_bridge();
+    let engine = world.engine();
+    let publish = |port: &str| {
+        let bindings = [(
+            "80/tcp".to_owned(),
+            Some(vec![berth_docker::port::PortBinding {
+                host_ip: "127.0.0.1".into(),
+                host_port: port.to_owned(),
+            }]),
+        )];
+        move |_: &mut berth_docker::container::Config,
+              host: &mut berth_docker::container::HostConfig| {
+            host.network_mode = "bridge".into();
+            host.port_bindings = Some(bindings.into());
+        }
+    };
+    let serve = ["nc", "-ll", "-p", "80", "-e", "echo", "hello"];
+    let id = world.create_with("server", &serve, publish("")).unwrap();
+    world.start(&id);
+    let inspect = world.run(engine.inspect(&id, false)).unwrap();
+    let ports = inspect.network_settings.ports["80/tcp"].clone().unwrap();
+    let port: u16 = ports[0].host_port.parse().unwrap();
+    let fetch = || {
+        let mut text = String::new();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        std::io::Read::read_to_string(&mut stream, &mut text)?;
+        std::io::Result::Ok(text)
+    };
+    // The server may not listen yet.
+    let text = world.run(async {
+        loop {
+            match fetch() {
+                Ok(text) if !text.is_empty() => return text,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    });
+    assert_eq!(text, "hello\n");
+
+    let other = world
+        .create_with("other", &serve, publish(&port.to_string()))
+        .unwrap();
+    let error = world
+        .run(engine.start(&other, StartOptions::default()))
+        .unwrap_err();
+    assert!(
+        error.message.starts_with("failed to set up container networking: driver failed programming external connectivity on endpoint other (")
+            && error.message.contains("port is already allocated"),
+        "{error}"
+    );
+
+    let address = inspect.network_settings.ip_address;
+    let joined = world
+        .create_with("", &["ip", "-4", "addr", "show", "eth0"], |_, host| {
+            host.network_mode = "container:server".into();
+        })
+        .unwrap();
+    world.start(&joined);
+    assert_eq!(world.exit_code(&joined), 0);
+    assert!(
+        world
+            .logs(&joined, LogOptions::default())
+            .contains(&address)
+    );
+    let hosts = world
+        .create_with("", &["cat", "/etc/hosts"], publish(""))
+        .unwrap();
+    world.start(&hosts);
+    world.exit_code(&hosts);
+    assert!(
+        world
+            .logs(&hosts, LogOptions::default())
+            .contains(&hosts[..12])
+    );
+    assert!(
+        world
+            .run(engine.inspect("server", false))
+            .unwrap()
+            .network_settings
+            .networks
+            .contains_key("bridge")
+    );
+    assert_eq!(
+        engine.network_inspect("bridge").unwrap().containers.len(),
+        1
+    );
+
+    world.run(engine.kill("server", None)).unwrap();
+    assert!(fetch().is_err(), "the port is still open");
+    world.start(&other);
+    world.run(engine.kill("other", None)).unwrap();
+}
+
 fn shutdown(world: &World) {
     let id = world
         .create_with(
@@ -695,6 +793,51 @@ fn shutdown(world: &World) {
     world.open();
     let inspect = world.until(&id, |inspect| inspect.state.status == "running");
     assert_ne!(inspect.state.pid, pid);
+}
+
+fn long_log(world: &World) {
+    // Large enough to tell a slow reader from a fast one, small enough for an unoptimised build.
+    const LINES: usize = 1 << 20;
+    let id = world.create("", &["true"]);
+    let path = world.log_path(&id);
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    for number in 0..LINES {
+        writeln!(
+            file,
+            r#"{{"log":"line {number:08} of a log that is read back as fast as the disk gives it\n","stream":"stdout","time":"2026-11-21T10:00:00.123456789Z"}}"#
+        )
+        .unwrap();
+    }
+    file.flush().unwrap();
+    let read = |options: LogOptions| -> (usize, Duration) {
+        let started = std::time::Instant::now();
+        let _guard = world.runtime.enter();
+        let options = LogOptions {
+            stdout: true,
+            ..options
+        };
+        let mut stream = world.engine().logs(&id, options).unwrap();
+        let bytes = world.run(async {
+            let mut bytes = 0;
+            while let Some(piece) = stream.next().await {
+                bytes += piece.unwrap().len();
+            }
+            bytes
+        });
+        (bytes, started.elapsed())
+    };
+    let (bytes, all) = read(LogOptions::default());
+    let (tail_bytes, tail) = read(LogOptions {
+        tail: Some(10),
+        ..LogOptions::default()
+    });
+    assert_eq!(bytes / LINES, tail_bytes / 10);
+    println!(
+        "  {} MB in {all:?}, the last lines in {tail:?}",
+        bytes >> 20
+    );
+    assert!(tail < Duration::from_secs(1), "the tail took {tail:?}");
+    assert!(all < Duration::from_secs(15), "reading took {all:?}");
 }
 
 fn speed(world: &World) {

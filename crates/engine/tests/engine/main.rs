@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         println!("skipped: needs root and {}", world::BUSYBOX);
         return ExitCode::SUCCESS;
     }
-    let launcher = launcher::fork(launcher::Config::default()).expect("fork the launcher");
+    let launcher = launcher::fork(launcher::Config {
+        cgroup: None,
+        services: &[("relay", relay)],
+    })
+    .expect("fork the launcher");
     let launcher = std::sync::Arc::new(launcher);
     let mut failed = 0;
     for (name, case) in cases::ALL {
@@ -52,5 +56,13 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// The relay of published ports, as the binary registers it.
+fn relay(args: launcher::ServiceArgs) -> i32 {
+    match args.fds.into_iter().next() {
+        Some(listener) => berth_net::relay::main(listener.into()),
+        None => 1,
     }
 }

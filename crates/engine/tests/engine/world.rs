@@ -1,9 +1,10 @@
 //! An engine on directories of its own, with one image of busybox.
 
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use berth_docker::container::{Config as ContainerConfig, CreateRequest, HostConfig};
@@ -11,6 +12,7 @@ use berth_engine::{
     AttachOptions, Condition, Config, Engine, Error, LogOptions, Parts, RemoveOptions, StartOptions,
 };
 use berth_image::{Images, Import};
+use berth_net::Net;
 use berth_runtime::launcher::Launcher;
 use berth_store::Store;
 use berth_tasks::Scope;
@@ -25,7 +27,8 @@ pub struct World {
     pub directory: tempfile::TempDir,
     pub runtime: Runtime,
     launcher: Arc<Launcher>,
-    engine: std::sync::Mutex<Option<Engine>>,
+    engine: Mutex<Option<Engine>>,
+    net: Mutex<Option<Arc<Net>>>,
 }
 
 impl World {
@@ -43,7 +46,8 @@ impl World {
             directory,
             runtime,
             launcher,
-            engine: std::sync::Mutex::new(None),
+            engine: Mutex::new(None),
+            net: Mutex::new(None),
         };
         world.open();
         let import = Import {
@@ -60,17 +64,35 @@ impl World {
 
     /// Opens an engine on the directories: the first, or another one after [`World::kill`].
     pub fn open(&self) {
-        self.open_with(true);
+        self.open_with(true, None);
+    }
+
+    /// The same on a bridge of its own.
+    pub fn open_on_bridge(&self) {
+        let name = self.instance();
+        let suffix = name.rsplit('-').next().unwrap();
+        let exec_root = self.directory.path().join("exec");
+        std::fs::create_dir_all(&exec_root).unwrap();
+        let config = berth_net::Config::new(&name, &format!("engt-{suffix}"), exec_root);
+        let launcher = self.launcher.clone();
+        let net = Net::open(config, move |listener| {
+            let listener = [listener.as_fd()];
+            let started = launcher.service("relay", serde_json::Value::Null, &listener);
+            started.map(|_| ()).map_err(std::io::Error::other)
+        });
+        let net = Arc::new(net.unwrap());
+        *self.net.lock().unwrap() = Some(net.clone());
+        self.open_with(true, Some(net));
     }
 
     /// Ends the engine and opens one that stops its containers when it ends; then ends that.
     pub fn stop_all_and_leave(&self) {
         self.leave();
-        self.open_with(false);
+        self.open_with(false, None);
         self.leave();
     }
 
-    fn open_with(&self, live_restore: bool) {
+    fn open_with(&self, live_restore: bool, net: Option<Arc<Net>>) {
         let _guard = self.runtime.enter();
         let root = self.directory.path();
         let store = Store::open(&root.join("data/store"), berth_store::Options::default())
@@ -87,7 +109,7 @@ impl World {
             scope: Scope::new(),
             store,
             images,
-            net: None,
+            net,
             launcher: self.launcher.clone(),
         };
         let engine = self.run(Engine::open(config, parts)).unwrap();
@@ -188,10 +210,14 @@ impl World {
         self.until(id, |_| self.log_now(id).contains("ready"));
     }
 
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        let directory = self.directory.path().join("data/containers").join(id);
+        directory.join(format!("{id}-json.log"))
+    }
+
     /// The log file as it is.
     fn log_now(&self, id: &str) -> String {
-        let directory = self.directory.path().join("data/containers").join(id);
-        std::fs::read_to_string(directory.join(format!("{id}-json.log"))).unwrap_or_default()
+        std::fs::read_to_string(self.log_path(id)).unwrap_or_default()
     }
 
     /// The log without headers, both streams.
@@ -234,6 +260,12 @@ impl World {
             self.remove(&container.id);
         }
         self.leave();
+        if let Some(net) = self.net.lock().unwrap().take() {
+            Arc::into_inner(net)
+                .expect("the engine has ended")
+                .close()
+                .unwrap();
+        }
         for directory in ["data/containers", "data/snapshots", "exec/containers"] {
             let left: Vec<_> = std::fs::read_dir(self.directory.path().join(directory))
                 .into_iter()
@@ -333,7 +365,7 @@ fn archive() -> Vec<u8> {
     );
     for applet in [
         "sh", "true", "false", "echo", "sleep", "cat", "ls", "id", "seq", "kill", "hostname", "ps",
-        "stty", "tty", "touch", "usleep", "env",
+        "stty", "tty", "touch", "usleep", "env", "nc", "ip",
     ] {
         entry(
             &format!("bin/{applet}"),
