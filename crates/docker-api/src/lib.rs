@@ -13,6 +13,7 @@ mod exec;
 mod hijack;
 mod images;
 mod networks;
+mod ordered;
 mod pipe;
 mod progress;
 mod query;

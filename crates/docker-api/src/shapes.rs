@@ -9,9 +9,8 @@ use berth_docker::exec;
 use berth_docker::image;
 use berth_docker::network::Network;
 use berth_docker::system::{DiskUsage, Info};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
+use crate::ordered::Object;
 use crate::query::Query;
 use crate::respond::{MULTIPLEXED_STREAM, RAW_STREAM};
 use crate::version::Version;
@@ -103,62 +102,65 @@ pub fn exec_create_request(version: Version, request: &mut exec::CreateRequest) 
     }
 }
 
-pub fn container_summaries(version: Version, rows: Vec<Summary>) -> Value {
+pub fn container_summaries(version: Version, rows: Vec<Summary>) -> Vec<Object> {
     rows.into_iter()
         .map(|row| container_summary(version, row))
         .collect()
 }
 
-fn container_summary(version: Version, mut row: Summary) -> Value {
+fn container_summary(version: Version, mut row: Summary) -> Object {
     if version < Version(46) {
         row.host_config.annotations.clear();
     }
     if version < Version(48) {
         row.image_manifest_descriptor = None;
     }
-    let mut value = object(&row);
-    endpoints(version, &mut value);
-    value
+    let mut object = Object::of(&row);
+    endpoints(version, &mut object);
+    object
 }
 
-pub fn container_inspect(version: Version, mut inspect: Inspect) -> Value {
+pub fn container_inspect(version: Version, mut inspect: Inspect) -> Object {
     if version < Version(48) {
         inspect.image_manifest_descriptor = None;
     }
-    let mut value = object(&inspect);
-    endpoints(version, &mut value);
-    value
+    let mut object = Object::of(&inspect);
+    endpoints(version, &mut object);
+    object
 }
 
 /// What a container's endpoints did not have yet.
-fn endpoints(version: Version, container: &mut Value) {
-    let networks = container
-        .pointer_mut("/NetworkSettings/Networks")
-        .and_then(Value::as_object_mut);
-    for endpoint in networks.into_iter().flat_map(Map::values_mut) {
-        if version < Version(44) {
-            remove(endpoint, &["DNSNames"]);
-        }
-        if version < Version(48) {
-            remove(endpoint, &["GwPriority"]);
-        }
+fn endpoints(version: Version, container: &mut Object) {
+    if version >= Version(48) {
+        return;
     }
+    container.edit("NetworkSettings", |settings| {
+        settings.edit("Networks", |networks| {
+            networks.edit_all(|endpoint| {
+                if version < Version(44) {
+                    endpoint.remove("DNSNames");
+                }
+                endpoint.remove("GwPriority");
+            });
+        });
+    });
 }
 
-pub fn network(version: Version, network: &Network) -> Value {
-    let mut value = object(network);
+pub fn network(version: Version, network: &Network) -> Object {
+    let mut object = Object::of(network);
     if version < Version(47) {
-        remove(&mut value, &["EnableIPv4"]);
+        object.remove("EnableIPv4");
     }
-    value
+    object
 }
 
-pub fn image_summaries(version: Version, rows: Vec<image::Summary>) -> Value {
-    let rows = rows.into_iter().map(|row| image_summary(version, row));
-    Value::Array(rows.collect())
+pub fn image_summaries(version: Version, rows: Vec<image::Summary>) -> Vec<Object> {
+    rows.into_iter()
+        .map(|row| image_summary(version, row))
+        .collect()
 }
 
-fn image_summary(version: Version, mut row: image::Summary) -> Value {
+fn image_summary(version: Version, mut row: image::Summary) -> Object {
     if version < Version(43) && row.repo_tags.is_empty() && row.repo_digests.is_empty() {
         row.repo_tags.push("<none>:<none>".into());
         row.repo_digests.push("<none>@<none>".into());
@@ -169,12 +171,11 @@ fn image_summary(version: Version, mut row: image::Summary) -> Value {
     if version < Version(48) {
         row.descriptor = None;
     }
-    let size = row.size;
-    let mut value = object(&row);
+    let mut object = Object::of(&row);
     if version < Version(44) {
-        value["VirtualSize"] = size.into();
+        object.set("VirtualSize", &row.size);
     }
-    value
+    object
 }
 
 /// What an image's configuration always has, although it is empty. Until 1.49 that were all the
@@ -190,25 +191,22 @@ const IMAGE_CONFIG: &[&str] = &[
     "WorkingDir",
 ];
 
-pub fn image_inspect(version: Version, mut inspect: image::Inspect) -> Value {
+pub fn image_inspect(version: Version, mut inspect: image::Inspect) -> Object {
     if version < Version(48) {
         inspect.descriptor = None;
         inspect.manifests.clear();
     }
-    let size = inspect.size;
-    let mut value = object(&inspect);
-    if let Some(config) = value.get_mut("Config").and_then(Value::as_object_mut) {
+    let mut object = Object::of(&inspect);
+    object.edit("Config", |config| {
         for name in IMAGE_CONFIG {
-            let empty = if matches!(*name, "User" | "WorkingDir") {
-                json!("")
-            } else {
-                Value::Null
-            };
-            config.entry(*name).or_insert(empty);
+            match *name {
+                "User" | "WorkingDir" => config.set_default(name, &""),
+                _ => config.set_default(name, &()),
+            }
         }
         if version < Version(50) {
             for name in ["Hostname", "Domainname", "Image"] {
-                config.entry(name).or_insert(json!(""));
+                config.set_default(name, &"");
             }
             for name in [
                 "AttachStdin",
@@ -218,86 +216,79 @@ pub fn image_inspect(version: Version, mut inspect: image::Inspect) -> Value {
                 "OpenStdin",
                 "StdinOnce",
             ] {
-                config.entry(name).or_insert(json!(false));
+                config.set_default(name, &false);
             }
         }
-    }
+    });
     if version < Version(44) {
-        value["VirtualSize"] = size.into();
+        object.set("VirtualSize", &inspect.size);
         // Go's zero time, where the image does not say.
-        if value.get("Created").is_none() {
-            value["Created"] = json!("0001-01-01T00:00:00Z");
-        }
+        object.set_default("Created", &"0001-01-01T00:00:00Z");
     }
     if version < Version(45) {
-        value["Container"] = json!("");
-        value["ContainerConfig"] = Value::Null;
+        object.set("Container", &"");
+        object.set("ContainerConfig", &());
     }
-    value
+    object
 }
 
-pub fn info(version: Version, mut info: Info) -> Value {
+pub fn info(version: Version, mut info: Info) -> Object {
     if version < Version(49) {
         info.firewall_backend = None;
     }
     if version < Version(46) {
         info.containerd = None;
     }
-    let mut value = object(&info);
+    let mut object = Object::of(&info);
     if version < Version(50) {
         // What 1.50 took out: bridged frames do not pass the host's iptables here.
-        value["BridgeNfIptables"] = json!(false);
-        value["BridgeNfIp6tables"] = json!(false);
+        object.set("BridgeNfIptables", &false);
+        object.set("BridgeNfIp6tables", &false);
     }
     if version < Version(49) {
         for commit in ["ContainerdCommit", "RuncCommit", "InitCommit"] {
-            let id = value[commit]["ID"].clone();
-            value[commit]["Expected"] = id;
+            object.edit(commit, |commit| commit.set("Expected", &commit.text("ID")));
         }
-        if value["RegistryConfig"].is_object() {
-            value["RegistryConfig"]["AllowNondistributableArtifactsCIDRs"] = json!([]);
-            value["RegistryConfig"]["AllowNondistributableArtifactsHostnames"] = json!([]);
-        }
+        object.edit("RegistryConfig", |config| {
+            config.set("AllowNondistributableArtifactsCIDRs", &[(); 0]);
+            config.set("AllowNondistributableArtifactsHostnames", &[(); 0]);
+        });
     }
     if version < Version(42) {
-        value["KernelMemory"] = json!(false);
+        object.set("KernelMemory", &false);
     }
     if version < Version(39) {
-        remove(&mut value, &["OSVersion"]);
+        object.remove("OSVersion");
     }
     if version < Version(25) {
-        value["ExecutionDriver"] = json!("<not supported>");
+        object.set("ExecutionDriver", &"<not supported>");
     }
-    value
+    object
 }
 
-pub fn disk_usage(version: Version, mut usage: DiskUsage) -> Value {
+pub fn disk_usage(version: Version, mut usage: DiskUsage) -> Object {
     let (images, containers) = (usage.images.take(), usage.containers.take());
-    let mut value = object(&usage);
-    value["Containers"] = containers.map_or(Value::Null, |rows| container_summaries(version, rows));
-    value["Images"] = images.map_or(Value::Null, |rows| image_summaries(version, rows));
+    let mut object = Object::of(&usage);
+    object.set("Images", &images.map(|rows| image_summaries(version, rows)));
+    object.set(
+        "Containers",
+        &containers.map(|rows| container_summaries(version, rows)),
+    );
     if version < Version(42) {
-        value["BuilderSize"] = json!(0);
+        object.set("BuilderSize", &0);
     }
-    value
-}
-
-fn object<T: Serialize>(value: &T) -> Value {
-    serde_json::to_value(value)
-        .expect("wire types have string keys and no failing implementation of Serialize")
-}
-
-fn remove(value: &mut Value, names: &[&str]) {
-    if let Some(fields) = value.as_object_mut() {
-        for name in names {
-            fields.remove(*name);
-        }
-    }
+    object
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn value<T: serde::Serialize>(shaped: T) -> Value {
+        serde_json::to_value(shaped).unwrap()
+    }
 
     #[test]
     fn old_clients_find_what_they_know() {
@@ -305,10 +296,10 @@ mod tests {
             size: 7,
             ..Default::default()
         };
-        let old = image_summaries(Version(41), vec![summary.clone()]);
+        let old = value(image_summaries(Version(41), vec![summary.clone()]));
         assert_eq!(old[0]["VirtualSize"], 7);
         assert_eq!(old[0]["RepoTags"][0], "<none>:<none>");
-        let new = image_summaries(Version(51), vec![summary]);
+        let new = value(image_summaries(Version(51), vec![summary]));
         assert_eq!(new[0].get("VirtualSize"), None);
         assert_eq!(new[0]["RepoTags"], json!([]));
     }
@@ -319,10 +310,10 @@ mod tests {
             config: Some(Default::default()),
             ..Default::default()
         };
-        let new = image_inspect(Version(51), inspect.clone());
+        let new = value(image_inspect(Version(51), inspect.clone()));
         assert_eq!(new["Config"]["Cmd"], Value::Null);
         assert_eq!(new["Config"].get("Tty"), None);
-        let old = image_inspect(Version(44), inspect);
+        let old = value(image_inspect(Version(44), inspect));
         assert_eq!(old["Config"]["Tty"], false);
         assert_eq!(old["Container"], "");
     }
