@@ -84,7 +84,10 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
             keys,
         };
         let resize = match tty && stdout_is_terminal() {
-            true => Some(streams::watch_size(client, container_path(&id))?),
+            true => {
+                streams::unsettle(client, &container_path(&id)).await;
+                Some(streams::watch_size(client, container_path(&id))?)
+            }
             false => None,
         };
         let copy = async {

@@ -58,7 +58,7 @@ pub fn watch_size<'a>(
     let mut changes = signal(SignalKind::window_change())?;
     Ok(async move {
         loop {
-            resize(client, &path).await;
+            resize(client, &path, 0).await;
             if changes.recv().await.is_none() {
                 std::future::pending::<()>().await;
             }
@@ -66,7 +66,13 @@ pub fn watch_size<'a>(
     })
 }
 
-async fn resize(client: &Client, path: &str) {
+/// Gives the terminal a size that is not ours, so that the next change to our size is one: only
+/// then does a shell that was left before draw its prompt again.
+pub async fn unsettle(client: &Client, path: &str) {
+    resize(client, path, 1).await;
+}
+
+async fn resize(client: &Client, path: &str, more: u16) {
     let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout()) else {
         return;
     };
@@ -74,8 +80,8 @@ async fn resize(client: &Client, path: &str) {
         return;
     }
     let query = Query::new()
-        .with("h", size.ws_row.to_string())
-        .with("w", size.ws_col.to_string());
+        .with("h", size.ws_row.saturating_add(more).to_string())
+        .with("w", size.ws_col.saturating_add(more).to_string());
     // The process may not have begun, or have ended already.
     client
         .tell(Request::post(format!("{path}/resize")).query(query))
