@@ -30,13 +30,38 @@ fn main() -> ExitCode {
         .file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     match (name.as_str(), args.first().map(String::as_str)) {
-        ("dockerd", _) => daemon::main("dockerd", &args),
+        ("dockerd", _) => sealed(|| daemon::main("dockerd", &args)),
         ("docker", _) => command_line("docker", args),
-        (_, Some("daemon")) => daemon::main("berth daemon", &args[1..]),
+        (_, Some("daemon")) => sealed(|| daemon::main("berth daemon", &args[1..])),
+        (_, Some("runtime")) => runtime(),
         (_, Some("demo")) => demo::main(&args[1..]),
         (_, Some(demo::SERVER)) => demo::serve(&args[1..]),
         _ => command_line("berth", args),
     }
+}
+
+/// Runs from a read-only mount of this binary: containers are forks of it, and could otherwise
+/// reach the file through their `/proc/self/exe` (CVE-2019-5736).
+fn sealed(work: impl FnOnce() -> ExitCode) -> ExitCode {
+    let (args, env) = surroundings::raw();
+    match berth_runtime::selfexe::seal(args, env) {
+        Ok(()) => work(),
+        Err(error) => {
+            eprintln!("run from a read-only mount of this program: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn runtime() -> ExitCode {
+    sealed(|| {
+        let args: Vec<std::ffi::OsString> = std::env::args_os().skip(2).collect();
+        let code = berth_runtime::cli::main(&berth_runtime::cli::Invocation {
+            args: &args,
+            default_root: Path::new("/run/berth-runtime"),
+        });
+        ExitCode::from(u8::try_from(code).unwrap_or(1))
+    })
 }
 
 fn command_line(program: &str, args: Vec<String>) -> ExitCode {

@@ -1,7 +1,9 @@
 //! The process's environment: the one place that looks at it.
 
+use std::ffi::CString;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// What systemd tells a service, and how it wants to be told (sd_listen_fds(3), sd_notify(3)).
@@ -44,6 +46,18 @@ fn send(path: &str, state: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(path)?,
     };
     socket.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+/// Arguments and environment as the kernel handed them over.
+pub fn raw() -> (Vec<CString>, Vec<CString>) {
+    // Neither holds a zero byte, since both were zero-terminated.
+    let text = |bytes: &[u8]| CString::new(bytes).ok();
+    let args = std::env::args_os()
+        .filter_map(|word| text(word.as_bytes()))
+        .collect();
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+    (args, env.collect())
 }
 
 /// A variable of the environment, for the command line.

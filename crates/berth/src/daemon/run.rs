@@ -44,7 +44,7 @@ pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
         .cgroup_parent
         .clone()
         .unwrap_or_else(|| format!("/{}", instance.name));
-    let keepers = format!("{}-keepers", cgroup_parent.trim_end_matches('/'));
+    let keepers = format!("/{}/keepers", instance.name);
     // While this process has one thread and little memory: every keeper is a copy of it.
     let launcher = launcher::fork(launcher::Config {
         cgroup: Some(&keepers),

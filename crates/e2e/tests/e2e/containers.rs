@@ -37,7 +37,7 @@ fn run_prints_what_the_command_prints_and_returns_its_code() {
         );
         let output = client(
             &daemon,
-            &["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"],
+            &["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'"],
         );
         assert_eq!(output.code, 137);
     }
@@ -81,17 +81,17 @@ fn create_start_stop_wait_remove() {
     for client in CLIENTS {
         let id = client(
             &daemon,
-            &["create", "--name", "c", "busybox", "sleep", "1000"],
+            &["create", "--name", "cc", "busybox", "sleep", "1000"],
         )
         .ok()
         .to_owned();
         assert_eq!(id.len(), 64);
         assert_eq!(client(&daemon, &["ps", "-aq", "--no-trunc"]).ok(), id);
         assert_eq!(
-            client(&daemon, &["inspect", "-f", "{{.State.Status}}", "c"]).ok(),
+            client(&daemon, &["inspect", "-f", "{{.State.Status}}", "cc"]).ok(),
             "created"
         );
-        assert_eq!(client(&daemon, &["start", "c"]).ok(), "c");
+        assert_eq!(client(&daemon, &["start", "cc"]).ok(), "cc");
         assert_eq!(
             client(
                 &daemon,
@@ -105,17 +105,17 @@ fn create_start_stop_wait_remove() {
             .ok(),
             "true 0"
         );
-        assert_eq!(client(&daemon, &["kill", "-s", "TERM", "c"]).ok(), "c");
+        assert_eq!(client(&daemon, &["kill", "-s", "TERM", "cc"]).ok(), "cc");
         // Process 1 ignores signals without a handler, so it is still there.
         assert_eq!(
-            client(&daemon, &["inspect", "-f", "{{.State.Running}}", "c"]).ok(),
+            client(&daemon, &["inspect", "-f", "{{.State.Running}}", "cc"]).ok(),
             "true"
         );
-        assert_eq!(client(&daemon, &["stop", "-t", "0", "c"]).ok(), "c");
-        assert_eq!(client(&daemon, &["wait", "c"]).ok(), "137");
-        assert_eq!(client(&daemon, &["restart", "-t", "0", "c"]).ok(), "c");
-        client(&daemon, &["rm", "c"]).fails(1, "cannot remove container");
-        assert_eq!(client(&daemon, &["rm", "-f", "c"]).ok(), "c");
+        assert_eq!(client(&daemon, &["stop", "-t", "0", "cc"]).ok(), "cc");
+        assert_eq!(client(&daemon, &["wait", "cc"]).ok(), "137");
+        assert_eq!(client(&daemon, &["restart", "-t", "0", "cc"]).ok(), "cc");
+        client(&daemon, &["rm", "cc"]).fails(1, "cannot remove container");
+        assert_eq!(client(&daemon, &["rm", "-f", "cc"]).ok(), "cc");
     }
 }
 
@@ -130,7 +130,7 @@ fn stop_gives_the_command_its_time_and_its_signal() {
                 "run",
                 "-d",
                 "--name",
-                "t",
+                "tt",
                 "--stop-signal",
                 "SIGUSR1",
                 "busybox",
@@ -141,15 +141,15 @@ fn stop_gives_the_command_its_time_and_its_signal() {
         )
         .ok();
         until("it is ready", || {
-            client(&daemon, &["logs", "t"])
+            client(&daemon, &["logs", "tt"])
                 .stdout
                 .contains("ready")
                 .then_some(())
         });
-        client(&daemon, &["stop", "t"]).ok();
-        assert_eq!(client(&daemon, &["wait", "t"]).ok(), "3");
-        assert_eq!(client(&daemon, &["logs", "t"]).ok(), "ready\nbye");
-        client(&daemon, &["rm", "t"]).ok();
+        client(&daemon, &["stop", "tt"]).ok();
+        assert_eq!(client(&daemon, &["wait", "tt"]).ok(), "3");
+        assert_eq!(client(&daemon, &["logs", "tt"]).ok(), "ready\nbye");
+        client(&daemon, &["rm", "tt"]).ok();
     }
 }
 
@@ -158,11 +158,11 @@ fn exec_runs_beside_the_command() {
     let daemon = daemon();
     daemon
         .docker(&[
-            "run", "-d", "--name", "c", "-e", "A=1", "busybox", "sleep", "1000",
+            "run", "-d", "--name", "cc", "-e", "A=1", "busybox", "sleep", "1000",
         ])
         .ok();
     for client in CLIENTS {
-        assert_eq!(client(&daemon, &["exec", "c", "echo", "hi"]).ok(), "hi");
+        assert_eq!(client(&daemon, &["exec", "cc", "echo", "hi"]).ok(), "hi");
         assert_eq!(
             client(
                 &daemon,
@@ -172,7 +172,7 @@ fn exec_runs_beside_the_command() {
                     "B=2",
                     "-w",
                     "/tmp",
-                    "c",
+                    "cc",
                     "sh",
                     "-c",
                     "echo $A $B $PWD"
@@ -182,29 +182,29 @@ fn exec_runs_beside_the_command() {
             "1 2 /tmp"
         );
         assert_eq!(
-            client(&daemon, &["exec", "-u", "www", "c", "id"]).ok(),
+            client(&daemon, &["exec", "-u", "www", "cc", "id"]).ok(),
             "uid=33(www) gid=33(www) groups=33(www),29(audio)"
         );
         assert_eq!(
-            client(&daemon, &["exec", "c", "sh", "-c", "exit 5"]).code,
+            client(&daemon, &["exec", "cc", "sh", "-c", "exit 5"]).code,
             5
         );
-        client(&daemon, &["exec", "c", "nonesuch"])
+        client(&daemon, &["exec", "cc", "nonesuch"])
             .fails(127, "executable file not found in $PATH");
-        client(&daemon, &["exec", "c", "/etc/passwd"]).fails(126, "permission denied");
+        client(&daemon, &["exec", "cc", "/etc/passwd"]).fails(126, "permission denied");
         assert_eq!(
-            client(&daemon, &["exec", "-d", "c", "touch", "/tmp/detached"]).ok(),
+            client(&daemon, &["exec", "-d", "cc", "touch", "/tmp/detached"]).ok(),
             ""
         );
         until("the detached exec has run", || {
-            (client(&daemon, &["exec", "c", "rm", "/tmp/detached"]).code == 0).then_some(())
+            (client(&daemon, &["exec", "cc", "rm", "/tmp/detached"]).code == 0).then_some(())
         });
     }
-    let output = daemon.docker_with(&["exec", "-i", "c", "cat"], b"through");
+    let output = daemon.docker_with(&["exec", "-i", "cc", "cat"], b"through");
     assert_eq!(output.ok(), "through");
-    daemon.docker(&["stop", "-t", "0", "c"]).ok();
+    daemon.docker(&["stop", "-t", "0", "cc"]).ok();
     daemon
-        .docker(&["exec", "c", "true"])
+        .docker(&["exec", "cc", "true"])
         .fails(1, "is not running");
 }
 
@@ -218,7 +218,7 @@ fn logs_follow_until_the_end_and_filter_by_time() {
                 "run",
                 "-d",
                 "--name",
-                "l",
+                "ll",
                 "busybox",
                 "sh",
                 "-c",
@@ -226,8 +226,8 @@ fn logs_follow_until_the_end_and_filter_by_time() {
             ],
         )
         .ok();
-        assert_eq!(client(&daemon, &["logs", "-f", "l"]).ok(), "1\n2\n3\n4\n5");
-        let stamped = client(&daemon, &["logs", "-t", "l"]);
+        assert_eq!(client(&daemon, &["logs", "-f", "ll"]).ok(), "1\n2\n3\n4\n5");
+        let stamped = client(&daemon, &["logs", "-t", "ll"]);
         let third = stamped
             .ok()
             .lines()
@@ -238,15 +238,15 @@ fn logs_follow_until_the_end_and_filter_by_time() {
             .unwrap()
             .to_owned();
         assert_eq!(
-            client(&daemon, &["logs", "--since", &third, "l"]).ok(),
+            client(&daemon, &["logs", "--since", &third, "ll"]).ok(),
             "3\n4\n5"
         );
         assert_eq!(
-            client(&daemon, &["logs", "--until", &third, "l"]).ok(),
+            client(&daemon, &["logs", "--until", &third, "ll"]).ok(),
             "1\n2\n3"
         );
-        assert_eq!(client(&daemon, &["logs", "-n", "0", "l"]).ok(), "");
-        client(&daemon, &["rm", "l"]).ok();
+        assert_eq!(client(&daemon, &["logs", "-n", "0", "ll"]).ok(), "");
+        client(&daemon, &["rm", "ll"]).ok();
     }
 }
 
@@ -376,11 +376,11 @@ fn events_tell_the_story_of_a_container() {
 fn attach_joins_a_running_container() {
     let daemon = daemon();
     daemon
-        .docker(&["run", "-di", "--name", "a", "busybox", "cat"])
+        .docker(&["run", "-di", "--name", "aa", "busybox", "cat"])
         .ok();
     for make in [Daemon::docker_command, Daemon::berth_command] {
         let mut client = make(&daemon)
-            .args(["attach", "a"])
+            .args(["attach", "aa"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -397,7 +397,7 @@ fn attach_joins_a_running_container() {
     }
     assert_eq!(
         daemon
-            .docker(&["inspect", "-f", "{{.State.Running}}", "a"])
+            .docker(&["inspect", "-f", "{{.State.Running}}", "aa"])
             .ok(),
         "true"
     );

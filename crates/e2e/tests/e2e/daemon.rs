@@ -94,8 +94,8 @@ fn daemon_json_works_and_sighup_reads_it_again() {
     };
     assert_eq!(labels(), r#"["a=1"]"#);
     daemon.load("busybox");
-    daemon.docker(&["create", "--name", "c", "busybox"]).ok();
-    let log = daemon.docker(&["inspect", "-f", "{{json .HostConfig.LogConfig}}", "c"]);
+    daemon.docker(&["create", "--name", "cc", "busybox"]).ok();
+    let log = daemon.docker(&["inspect", "-f", "{{json .HostConfig.LogConfig}}", "cc"]);
     assert_eq!(
         log.ok(),
         r#"{"Type":"json-file","Config":{"max-size":"1m"}}"#

@@ -140,11 +140,11 @@ fn a_killed_keeper_ends_its_container_only() {
 fn sigterm_leaves_containers_running_unless_told_otherwise() {
     let mut daemon = daemon();
     daemon
-        .docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
         .ok();
     let state = |daemon: &berth_testkit::Daemon| {
         daemon
-            .docker(&["inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "c"])
+            .docker(&["inspect", "-f", "{{.State.Pid}} {{.State.Status}}", "cc"])
             .ok()
             .to_owned()
     };
@@ -152,7 +152,7 @@ fn sigterm_leaves_containers_running_unless_told_otherwise() {
     daemon.signal(Signal::TERM);
     daemon.spawn();
     assert_eq!(state(&daemon), before);
-    daemon.docker(&["rm", "-f", "c"]).ok();
+    daemon.docker(&["rm", "-f", "cc"]).ok();
 
     let mut other = berth_testkit::Daemon::start(
         crate::program(),
@@ -160,7 +160,7 @@ fn sigterm_leaves_containers_running_unless_told_otherwise() {
     );
     other.load("busybox");
     other
-        .docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
         .ok();
     other.signal(Signal::TERM);
     other.spawn();

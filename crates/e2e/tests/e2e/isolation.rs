@@ -41,7 +41,7 @@ fn limits_are_in_force() {
             "run",
             "-d",
             "--name",
-            "l",
+            "ll",
             "-m",
             "32m",
             "--cpus",
@@ -56,7 +56,7 @@ fn limits_are_in_force() {
         ])
         .ok();
     let pid = daemon
-        .docker(&["inspect", "-f", "{{.State.Pid}}", "l"])
+        .docker(&["inspect", "-f", "{{.State.Pid}}", "ll"])
         .ok()
         .to_owned();
     let value = |controller: &str, file: &str| {
@@ -75,7 +75,7 @@ fn limits_are_in_force() {
     }
     let bomb = daemon.docker(&[
         "exec",
-        "l",
+        "ll",
         "sh",
         "-c",
         "for i in $(seq 50); do sleep 5 & done; wait",
@@ -125,7 +125,7 @@ fn the_kernel_is_kept_from_the_container() {
         "0"
     );
     assert_ne!(
-        run(&["busybox", "mount", "-t", "tmpfs", "t", "/tmp"]).code,
+        run(&["busybox", "mount", "-t", "tmpfs", "tt", "/tmp"]).code,
         0
     );
     assert_ne!(run(&["busybox", "unshare", "-m", "true"]).code, 0);

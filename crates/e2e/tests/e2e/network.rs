@@ -230,7 +230,7 @@ fn ports_outlive_the_daemon() {
 #[test]
 fn ranges_udp_and_publish_all_work() {
     let daemon = daemon();
-    daemon.docker(&["run", "-d", "--name", "r", "-p", "127.0.0.1:28100-28102:100-102", "-p", "127.0.0.1:28105:53/udp", "busybox", "sh", "-c",
+    daemon.docker(&["run", "-d", "--name", "rr", "-p", "127.0.0.1:28100-28102:100-102", "-p", "127.0.0.1:28105:53/udp", "busybox", "sh", "-c",
         "echo udp | nc -u -l -p 53 & for p in 100 101 102; do (echo $p | nc -l -p $p) & done; wait"]).ok();
     for port in 100..=102 {
         let text = until("the port answers", || {
@@ -355,22 +355,22 @@ fn a_foreign_forward_drop_does_not_cut_containers_off() {
 fn resolv_conf_hosts_and_hostname_are_written() {
     let daemon = daemon();
     let id = daemon
-        .docker(&["run", "-d", "--name", "n", "busybox", "sleep", "1000"])
+        .docker(&["run", "-d", "--name", "nn", "busybox", "sleep", "1000"])
         .ok()
         .to_owned();
     assert_eq!(
-        daemon.docker(&["exec", "n", "cat", "/etc/hostname"]).ok(),
+        daemon.docker(&["exec", "nn", "cat", "/etc/hostname"]).ok(),
         &id[..12]
     );
     let hosts = daemon
-        .docker(&["exec", "n", "cat", "/etc/hosts"])
+        .docker(&["exec", "nn", "cat", "/etc/hosts"])
         .ok()
         .to_owned();
     assert!(
         hosts.contains("127.0.0.1\tlocalhost") && hosts.contains(&id[..12]),
         "{hosts}"
     );
-    let resolv = daemon.docker(&["exec", "n", "cat", "/etc/resolv.conf"]);
+    let resolv = daemon.docker(&["exec", "nn", "cat", "/etc/resolv.conf"]);
     assert!(resolv.ok().contains("nameserver "), "{}", resolv.stdout);
     assert!(!resolv.ok().contains("127.0.0.53"), "{}", resolv.stdout);
 }

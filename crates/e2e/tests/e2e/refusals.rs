@@ -161,12 +161,15 @@ fn json_of_the_wrong_shape_is_a_bad_request() {
 fn what_is_done_already_is_not_modified() {
     let daemon = daemon();
     daemon
-        .docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
         .ok();
-    assert_eq!(daemon.api("POST", "/v1.51/containers/c/start", None).0, 304);
-    daemon.docker(&["stop", "-t", "0", "c"]).ok();
-    assert_eq!(daemon.api("POST", "/v1.51/containers/c/stop", None).0, 304);
-    assert_eq!(daemon.api("POST", "/v1.51/containers/c/kill", None).0, 409);
-    assert_eq!(daemon.api("DELETE", "/v1.51/containers/c", None).0, 204);
-    assert_eq!(daemon.api("DELETE", "/v1.51/containers/c", None).0, 404);
+    assert_eq!(
+        daemon.api("POST", "/v1.51/containers/cc/start", None).0,
+        304
+    );
+    daemon.docker(&["stop", "-t", "0", "cc"]).ok();
+    assert_eq!(daemon.api("POST", "/v1.51/containers/cc/stop", None).0, 304);
+    assert_eq!(daemon.api("POST", "/v1.51/containers/cc/kill", None).0, 409);
+    assert_eq!(daemon.api("DELETE", "/v1.51/containers/cc", None).0, 204);
+    assert_eq!(daemon.api("DELETE", "/v1.51/containers/cc", None).0, 404);
 }

@@ -83,7 +83,7 @@ fn detach_keys_leave_the_container_running() {
 fn exec_it_has_its_own_terminal() {
     let daemon = daemon();
     daemon
-        .docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
         .ok();
     for client in clients(&daemon) {
         let output = typed(
@@ -105,12 +105,12 @@ fn a_signal_to_the_client_reaches_the_container() {
     let script = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
     for make in [Daemon::docker_command, Daemon::berth_command] {
         let mut client = make(&daemon)
-            .args(["run", "--name", "s", "busybox", "sh", "-c", script])
+            .args(["run", "--name", "ss", "busybox", "sh", "-c", script])
             .spawn()
             .unwrap();
         until("it is ready", || {
             daemon
-                .docker(&["logs", "s"])
+                .docker(&["logs", "ss"])
                 .stdout
                 .contains("ready")
                 .then_some(())
@@ -119,6 +119,6 @@ fn a_signal_to_the_client_reaches_the_container() {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = until("the client ends", || client.try_wait().unwrap());
         assert_eq!(status.code(), Some(5));
-        daemon.docker(&["rm", "s"]).ok();
+        daemon.docker(&["rm", "ss"]).ok();
     }
 }

@@ -44,7 +44,8 @@ pub fn detach(name: &CStr) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the cgroup and removes it if no keeper lives there.
+/// Leaves the cgroup and removes it if no keeper lives there, and its parent with it if no
+/// container does: both are the instance's own.
 pub fn leave(cgroup: &str) {
     let directories = Cgroup::new(cgroup).map(|cgroup| cgroup.directories());
     for directory in directories.unwrap_or_default() {
@@ -53,7 +54,11 @@ pub fn leave(cgroup: &str) {
             .ancestors()
             .skip(1)
             .find(|ancestor| join(ancestor).is_ok());
-        let _ = fs::remove_dir(&directory);
+        if fs::remove_dir(&directory).is_ok()
+            && let Some(instance) = directory.parent()
+        {
+            let _ = fs::remove_dir(instance);
+        }
     }
 }
 
