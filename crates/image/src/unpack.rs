@@ -63,6 +63,7 @@ impl Error {
                         | rustix::io::Errno::INVAL
                         | rustix::io::Errno::EXIST
                         | rustix::io::Errno::LOOP
+                        | rustix::io::Errno::FBIG
                 )
             ),
             Self::Root { .. } | Self::Lost => false,

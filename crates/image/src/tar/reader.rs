@@ -11,6 +11,9 @@ const BUFFER: usize = 256 << 10;
 /// A long name or a PAX header that is larger is hostile: paths end at 4 KiB, xattrs at 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 
+/// No file is larger: offsets are signed.
+const MAX_SIZE: u64 = i64::MAX as u64 - BLOCK as u64;
+
 pub(crate) struct Reader<R> {
     source: R,
     buffer: Box<[u8]>,
@@ -142,6 +145,9 @@ impl<R: Read> Reader<R> {
             EntryKind::File => pax.size.unwrap_or(fields.size),
             _ => 0,
         };
+        if stored > MAX_SIZE {
+            return Err(fields.problem("malformed size"));
+        }
         self.extent(stored);
         let sparse = match kind {
             EntryKind::File => self.sparse_map(flag, header, &pax, &fields)?,
@@ -339,11 +345,13 @@ impl Fields {
                 .ok_or_else(|| problem(text))
         };
         Ok(Self {
+            size: Some(positive(header.size(), "malformed size")?)
+                .filter(|size| *size <= MAX_SIZE)
+                .ok_or_else(|| problem("malformed size"))?,
             mode: u32::try_from(positive(header.mode(), "malformed mode")? & 0o7777)
                 .map_err(|_| problem("malformed mode"))?,
             uid: positive(header.uid(), "malformed uid")?,
             gid: positive(header.gid(), "malformed gid")?,
-            size: positive(header.size(), "malformed size")?,
             mtime: Time {
                 seconds: header.mtime().ok_or_else(|| problem("malformed mtime"))?,
                 nanos: 0,

@@ -233,7 +233,7 @@ fn hostile_members_are_refused_and_leave_nothing() {
                 pax: &[("size", b"18446744073709551615")],
                 ..file("x", b"")
             }],
-            "EOF",
+            "malformed size",
         ),
         (
             &[

@@ -69,7 +69,7 @@ fn images_are_found_by_name_id_prefix_and_config() {
         (invalid.kind(), invalid.to_string().as_str()),
         (
             Kind::Invalid,
-            "invalid reference format: repository name (A b) must be lowercase"
+            "invalid reference format: repository name (library/A b) must be lowercase"
         )
     );
     let arm = "linux/s390x".parse().unwrap();
