@@ -6,14 +6,14 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_oci::{Descriptor, Digest};
 use berth_store::Store;
 
 use crate::content::Content;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::layers;
 use crate::lease::{Held, Lease};
 use crate::names::{Name, Record};
@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub snapshots: HashMap<String, Digest>,
     pins: HashMap<Pin, usize>,
     targets: HashMap<Digest, Arc<Target>>,
+    /// Directories of manifests' layers, topmost first.
+    chains: HashMap<Digest, Vec<PathBuf>>,
 }
 
 /// Something that a lease keeps from being swept.
@@ -134,21 +136,29 @@ impl Images {
     /// Removes every blob and layer that no name, container or lease keeps. Only renames happen
     /// here, the deletion itself is done in the background.
     pub(crate) fn sweep(&self) -> Result<()> {
-        let roots: Vec<Descriptor> = {
-            let state = self.state();
-            let named = state.names.values().map(|record| record.target.clone());
-            let used = state.snapshots.values().map(manifest_descriptor);
-            named.chain(used).collect()
-        };
-        // A target that cannot be read keeps only itself; the others still keep theirs.
-        for root in &roots {
-            if let Err(error) = self.target(root) {
-                tracing::warn!(digest = %root.digest, %error, "read an image's target");
-            }
-        }
         let blobs = self.0.content.blobs.list()?;
-        let mut state = self.state();
-        state.forget_unnamed();
+        let mut unreadable = HashSet::new();
+        // An image may be recorded while another one is read: until all of them are known.
+        let state = loop {
+            let mut state = self.state();
+            state.forget_unnamed();
+            let unread = state.unread(&unreadable);
+            if unread.is_empty() {
+                break state;
+            }
+            drop(state);
+            for root in &unread {
+                match self.target(root) {
+                    Ok(_) => {}
+                    // A disk that does not answer now is no reason to throw an image away.
+                    Err(error) if error.kind() == Kind::Io => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(digest = %root.digest, %error, "a damaged image");
+                        unreadable.insert(root.digest.clone());
+                    }
+                }
+            }
+        };
         let (kept_blobs, kept_layers) = state.kept(&self.0.content);
         for digest in blobs {
             let pinned = state.pins.contains_key(&Pin::Blob(digest.clone()));
@@ -173,7 +183,36 @@ impl State {
             || self.snapshots.values().any(|manifest| manifest == target)
     }
 
+    /// Forgets what was read, since there is more to read now.
+    pub(crate) fn forget(&mut self) {
+        self.targets.clear();
+        self.chains.clear();
+    }
+
+    pub(crate) fn chain(&self, manifest: &Digest) -> Option<Vec<PathBuf>> {
+        self.chains.get(manifest).cloned()
+    }
+
+    /// Remembers where a manifest's layers are, as long as its target is remembered.
+    pub(crate) fn remember_chain(&mut self, target: &Digest, manifest: &Digest, chain: &[PathBuf]) {
+        if self.targets.contains_key(target) {
+            self.chains.insert(manifest.clone(), chain.to_vec());
+        }
+    }
+
+    /// The targets of names and containers that are not in memory.
+    fn unread(&self, unreadable: &HashSet<Digest>) -> Vec<Descriptor> {
+        let named = self.names.values().map(|record| record.target.clone());
+        let used = self.snapshots.values().map(manifest_descriptor);
+        named
+            .chain(used)
+            .filter(|root| !self.targets.contains_key(&root.digest))
+            .filter(|root| !unreadable.contains(&root.digest))
+            .collect()
+    }
+
     fn forget_unnamed(&mut self) {
+        self.chains.clear();
         let targets = std::mem::take(&mut self.targets);
         self.targets = targets
             .into_iter()

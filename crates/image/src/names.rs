@@ -33,6 +33,7 @@ pub(crate) struct Record {
 
 /// One change of the table.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a handful, for a moment")]
 pub(crate) enum Edit {
     Put(Name, Record),
     Delete(Name),

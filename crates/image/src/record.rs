@@ -51,12 +51,18 @@ impl Lease {
             self.prepare_layers(part.diff_ids())?;
         }
         self.make_durable()?;
+        let images = &self.held.images;
+        // From here on one at a time: two pulls of one layer must not both name it.
+        let _writes = images.writes();
         if let Some(part) = part {
             self.adopt_layers(part.diff_ids())?;
         }
-        let images = &self.held.images;
-        let _writes = images.writes();
-        let edits = plan_point(&images.state(), names, &tree.descriptor, Timestamp::now());
+        let edits = {
+            let mut state = images.state();
+            // An index that is known already may have got parts that were missing.
+            state.forget();
+            plan_point(&state, names, &tree.descriptor, Timestamp::now())
+        };
         images.apply(edits)?;
         // A second platform of a known index.
         images.reread(&tree.descriptor.digest);
@@ -150,14 +156,11 @@ impl Lease {
         }
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .map(|thread| {
-                    thread.join().unwrap_or_else(|_| {
-                        Err(Error::Invalid("a layer's unpacking panicked".to_owned()))
-                    })
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| {
+                    Err(Error::Invalid("a layer's unpacking panicked".to_owned()))
                 })
-                .collect()
+            })
         })
     }
 

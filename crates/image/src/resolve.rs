@@ -167,13 +167,23 @@ impl Images {
         let missing = || Error::NotFound(format!("No such image: {}", target.descriptor.digest));
         let config = part.config.clone().ok_or_else(missing)?;
         let manifest = part.manifest.as_ref().ok_or_else(missing)?;
-        let layers = self.layer_directories(part.diff_ids()).ok_or_else(|| {
-            Error::NotFound(format!(
-                "image {} is not unpacked for {}: pull it again",
-                target.descriptor.digest,
-                config.platform(),
-            ))
-        })?;
+        let known = self.state().chain(&part.descriptor.digest);
+        let layers = match known {
+            Some(layers) => layers,
+            None => {
+                let layers = self.layer_directories(part.diff_ids()).ok_or_else(|| {
+                    Error::NotFound(format!(
+                        "image {} is not unpacked for {}: pull it again",
+                        target.descriptor.digest,
+                        config.platform(),
+                    ))
+                })?;
+                let layers = top_first(layers);
+                let (id, manifest) = (&target.descriptor.digest, &part.descriptor.digest);
+                self.state().remember_chain(id, manifest, &layers);
+                layers
+            }
+        };
         Ok(Image {
             id: target.descriptor.digest.clone(),
             target: target.descriptor.clone(),
@@ -181,7 +191,7 @@ impl Images {
             config_digest: manifest.config.digest.clone(),
             platform: config.platform().normalized(),
             config,
-            layers: top_first(layers),
+            layers,
             tags: found.tags(),
         })
     }

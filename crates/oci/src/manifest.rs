@@ -53,6 +53,10 @@ pub struct Index {
 
 /// Either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is parsed, never stored"
+)]
 pub enum Document {
     Index(Index),
     Manifest(Manifest),

@@ -146,13 +146,13 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, InvalidPlatform> {
         let invalid = || InvalidPlatform(text.to_owned());
         let parts: Vec<&str> = text.split('/').collect();
-        let valid = |part: &&str| {
+        let valid = |part: &str| {
             !part.is_empty()
                 && part
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
         };
-        if !parts.iter().all(|part| valid(&part)) {
+        if !parts.iter().all(|part| valid(part)) {
             return Err(invalid());
         }
         let host = Self::host();

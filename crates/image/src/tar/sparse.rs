@@ -63,7 +63,7 @@ pub(crate) fn read_v1(
         for number in lines.feed(&block) {
             let number = number.map_err(&problem)?;
             match count {
-                None if number as usize as u64 == number && number <= MAX_SEGMENTS as u64 => {
+                None if number <= MAX_SEGMENTS as u64 => {
                     count = Some(number);
                 }
                 None => return Err(problem("too many parts in a sparse file")),

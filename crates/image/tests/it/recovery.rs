@@ -113,3 +113,91 @@ fn a_wrong_blob_is_not_recorded() {
     assert!(error.contains("does not match its digest"), "{error}");
     assert!(fixture.load(&docker_archive("ok", &[])).is_ok());
 }
+
+#[test]
+fn recording_while_others_are_removed_loses_nothing() {
+    let fixture = Fixture::new();
+    let archive = |n: u8| {
+        let layer = Tar::of(&[file("x", &[n])]);
+        docker_archive(&format!("image-{n}:1"), &[layer])
+    };
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let (fixture, archive) = (&fixture, archive(n));
+            scope.spawn(move || {
+                for _ in 0..8 {
+                    fixture.load(&archive).unwrap();
+                    let name = format!("image-{n}:1");
+                    let image = fixture.images.resolve(&name, None).unwrap();
+                    assert!(image.layers[0].join("x").exists());
+                    fixture.images.remove(&name, false, &[]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(fixture.content(), Vec::<String>::new());
+}
+
+#[test]
+fn a_platform_that_arrives_later_is_seen() {
+    let fixture = Fixture::new();
+    let lease = fixture.images.lease();
+    let layer = Tar::of(&[file("x", b"1")]);
+    let put = |media_type: &str, bytes: &[u8]| {
+        lease.put(bytes).unwrap();
+        Descriptor::of(media_type, bytes)
+    };
+    let json = |value: serde_json::Value| value.to_string().into_bytes();
+    let manifest = |config: &Descriptor, layer: &Descriptor| {
+        json(serde_json::json!({"schemaVersion": 2,
+            "mediaType": berth_oci::media_type::OCI_MANIFEST,
+            "config": config, "layers": [layer]}))
+    };
+    let config = |architecture: &str| {
+        json(
+            serde_json::json!({"os": "linux", "architecture": architecture,
+            "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}}),
+        )
+    };
+    use berth_oci::media_type::{OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
+    let blob = put(OCI_LAYER, &layer);
+    let host = berth_oci::Platform::host();
+    let ours = put(OCI_CONFIG, &config(&host.architecture));
+    let mut ours = put(OCI_MANIFEST, &manifest(&ours, &blob));
+    ours.platform = Some(host);
+    let late_config = config("s390x");
+    let late = manifest(&Descriptor::of(OCI_CONFIG, &late_config), &blob);
+    let mut late_descriptor = Descriptor::of(OCI_MANIFEST, &late);
+    late_descriptor.platform = "linux/s390x".parse().ok();
+    let index = json(
+        serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX,
+        "manifests": [ours, late_descriptor]}),
+    );
+    let index = put(OCI_INDEX, &index);
+    let names = ["multi".parse::<berth_oci::Reference>().unwrap().or_latest()];
+    let record = |wanted| lease.record(&names, &index, &wanted);
+    record(berth_image::Wanted::HostIfAny).unwrap();
+    let s390x = "linux/s390x".parse::<berth_oci::Platform>().unwrap();
+    assert!(fixture.images.resolve("multi", Some(&s390x)).is_err());
+    put(OCI_CONFIG, &late_config);
+    put(OCI_MANIFEST, &late);
+    record(berth_image::Wanted::Platform(s390x.clone())).unwrap();
+    let image = fixture.images.resolve("multi", Some(&s390x)).unwrap();
+    assert_eq!(
+        (image.id, image.config.architecture.as_str()),
+        (index.digest.clone(), "s390x")
+    );
+    let mut archive = Vec::new();
+    fixture
+        .images
+        .save(&["multi".to_owned()], None, &mut archive)
+        .unwrap();
+    let other = Fixture::new();
+    assert_eq!(other.load(&archive).unwrap()[0].id, index.digest);
+    assert!(
+        other
+            .images
+            .inspect("multi", Some(&s390x), true, &[])
+            .is_ok()
+    );
+}
