@@ -309,7 +309,7 @@ impl Engine {
             },
             tail: options.tail,
         };
-        let ended = options.follow.then(|| async move {
+        let ended = options.follow.then_some(async move {
             handle
                 .until(|view| !view.state.phase.is_active() || view.removed)
                 .await;

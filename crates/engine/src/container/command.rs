@@ -72,7 +72,7 @@ impl Owner {
     pub(super) async fn command(&mut self, command: Command) {
         match command {
             Command::Start { options, reply } => self.start(options, reply).await,
-            Command::Keeper { body, fds, reply } => self.to_keeper(*body, fds, reply).await,
+            Command::Keeper { body, fds, reply } => self.forward(*body, fds, reply).await,
             Command::Signal {
                 signal,
                 target,
@@ -84,7 +84,7 @@ impl Owner {
                     self.save_state().await;
                     self.publish();
                 }
-                self.to_keeper(RequestBody::Signal { signal, target }, Vec::new(), reply)
+                self.forward(RequestBody::Signal { signal, target }, Vec::new(), reply)
                     .await;
             }
             Command::Pause { pause, reply } => self.pause(pause, reply).await,
@@ -108,7 +108,7 @@ impl Owner {
         matches!(self.state.phase, Phase::Running { .. })
     }
 
-    async fn to_keeper(&mut self, body: RequestBody, fds: Vec<OwnedFd>, reply: Reply<ReplyBody>) {
+    async fn forward(&mut self, body: RequestBody, fds: Vec<OwnedFd>, reply: Reply<ReplyBody>) {
         let running = self.is_running();
         match &mut self.keeper {
             Some(keeper) if running => keeper.request(body, fds, reply).await,
@@ -136,7 +136,7 @@ impl Owner {
             RequestBody::Resume
         };
         let (sender, receiver) = oneshot::channel();
-        self.to_keeper(body, Vec::new(), sender).await;
+        self.forward(body, Vec::new(), sender).await;
         let result = self.keeper_answer(receiver).await;
         if result.is_ok() && self.is_running() {
             self.state.phase = Phase::Running { pid, paused: pause };
@@ -190,7 +190,7 @@ impl Owner {
                     exec: None,
                     options,
                 };
-                self.to_keeper(body, vec![client], sender).await;
+                self.forward(body, vec![client], sender).await;
                 self.keeper_answer(receiver).await.map(|_| ())
             }
             Phase::Removing | Phase::Dead => Err(Error::conflict(
@@ -252,7 +252,7 @@ impl Owner {
             let body = RequestBody::Update {
                 resources: Box::new(resources),
             };
-            self.to_keeper(body, Vec::new(), sender).await;
+            self.forward(body, Vec::new(), sender).await;
             self.keeper_answer(receiver).await?;
         }
         let record = Record {

@@ -354,7 +354,10 @@ mod tests {
             ..ALL
         };
         let text = "2026-01-01T00:00:00.500000000Z a=1,b=2+3 x\n";
-        let header = format!("\u{2}\0\0\0\0\0\0{}", char::from(text.len() as u8));
+        let header = format!(
+            "\u{2}\0\0\0\0\0\0{}",
+            char::from(u8::try_from(text.len()).unwrap())
+        );
         check(render, line, Verdict::Written, &format!("{header}{text}"));
     }
 

@@ -4,6 +4,8 @@
 //! The launcher has to be forked while the process has one thread, hence the own `main`. Each
 //! case gets an engine on directories of its own.
 
+#![allow(clippy::unwrap_used, reason = "a failure is a panic here")]
+
 mod cases;
 mod world;
 
