@@ -16,7 +16,7 @@ use berth_base::{Chain, Id};
 use berth_net::Endpoint;
 use berth_runtime::protocol::{ExitRecord, KeeperState};
 
-use crate::container::{self, Beginning};
+use crate::container::{self, Beginning, Command};
 use crate::error::{Error, Result};
 use crate::keeper::Keeper;
 use crate::record::{self, Phase, Record, State};
@@ -48,8 +48,17 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
     }
     sweep(shared, &found);
     restore_network(shared, &found).await;
+    let mut folding = Vec::new();
     for (record, beginning) in found {
-        container::spawn(shared, record, beginning);
+        let has_ended = beginning.exit.is_some();
+        let handle = container::spawn(shared, record, beginning);
+        if has_ended {
+            folding.push(handle);
+        }
+    }
+    for handle in folding {
+        // Answered when the end has been handled; a container with `--rm` is gone by then.
+        handle.ask(|reply| Command::Sync { reply }).await.ok();
     }
     Ok(())
 }

@@ -391,8 +391,18 @@ fn recovery(world: &World) {
         .pid;
     world.leave();
     std::thread::sleep(Duration::from_millis(700));
-    for _ in 0..3 {
+    for round in 0..3 {
         world.open();
+        if round == 0 {
+            let state = world
+                .run(world.engine().inspect("short", false))
+                .unwrap()
+                .state;
+            assert_eq!(
+                state.status, "exited",
+                "ends are folded in before the first answer"
+            );
+        }
         let inspect = world.run(world.engine().inspect("steady", false)).unwrap();
         assert_eq!(
             (inspect.state.status.as_str(), inspect.state.pid),
@@ -405,8 +415,9 @@ fn recovery(world: &World) {
         world.leave();
     }
     world.open();
-    assert_eq!(world.exit_code(&short), 6);
     let engine = world.engine();
+    let state = world.run(engine.inspect(&short, false)).unwrap().state;
+    assert_eq!((state.status.as_str(), state.exit_code), ("exited", 6));
     assert_eq!(
         world.run(engine.inspect(&gone, false)).unwrap_err().kind,
         ErrorKind::NotFound
