@@ -9,8 +9,7 @@ use berth_base::Timestamp;
 use berth_docker::event::{Actor, Message};
 use berth_docker::filters::Filters;
 use berth_docker::image::{DeleteItem, PruneResponse, Summary};
-use berth_engine::ListOptions;
-use berth_image::{Images, Usage, list};
+use berth_image::{Images, list};
 use berth_oci::{Digest, Platform, Reference};
 use http::StatusCode;
 
@@ -31,9 +30,19 @@ pub async fn list(call: Call) -> Answer {
         shared_size: call.query.flag("shared-size"),
         manifests: call.query.flag("manifests"),
     };
-    let usage = usage(&call.shared).await?;
+    let usage = call.shared.engine.image_usages();
     let rows = block(&call.shared, move |images| images.list(&options, &usage)).await?;
     respond::ok(&shapes::image_summaries(call.version, rows))
+}
+
+/// All images, with all that costs time to find out.
+pub async fn for_disk_usage(shared: &Shared) -> Result<Vec<Summary>, Error> {
+    let options = list::Options {
+        shared_size: true,
+        ..list::Options::default()
+    };
+    let usage = shared.engine.image_usages();
+    block(shared, move |images| images.list(&options, &usage)).await
 }
 
 pub async fn inspect(call: Call) -> Answer {
@@ -44,7 +53,7 @@ pub async fn inspect(call: Call) -> Answer {
             "conflicting options: manifests and platform options cannot both be set",
         ));
     }
-    let usage = usage(&call.shared).await?;
+    let usage = call.shared.engine.image_usages();
     let inspect = block(&call.shared, move |images| {
         images.inspect(&name, platform.as_ref(), manifests, &usage)
     })
@@ -82,7 +91,7 @@ pub async fn tag(call: Call) -> Answer {
 
 pub async fn remove(call: Call) -> Answer {
     let (name, force) = (call.name.clone(), call.query.flag("force"));
-    let usage = usage(&call.shared).await?;
+    let usage = call.shared.engine.image_usages();
     let removed = block(&call.shared, move |images| {
         images.remove(&name, force, &usage)
     })
@@ -95,7 +104,7 @@ pub async fn prune(call: Call) -> Answer {
     let filters = call.query.filters(PRUNE_FILTERS)?;
     let all = filters.flag("dangling")? == Some(false);
     let until = until(&filters)?;
-    let usage = usage(&call.shared).await?;
+    let usage = call.shared.engine.image_usages();
     let (items, freed) = block(&call.shared, move |images| {
         images.prune(all, &usage, |summary| is_wanted(summary, &filters, until))
     })
@@ -163,26 +172,6 @@ fn platform(call: &Call) -> Result<Option<Platform>, Error> {
 fn parse_platform(text: &str) -> Result<Platform, Error> {
     text.parse()
         .map_err(|e: berth_oci::platform::InvalidPlatform| Error::invalid(e.to_string()))
-}
-
-/// What containers there are, and what images they were made from.
-async fn usage(shared: &Shared) -> Result<Vec<Usage>, Error> {
-    let options = ListOptions {
-        all: true,
-        ..ListOptions::default()
-    };
-    let containers = shared.engine.list(options).await?;
-    let usage = containers.into_iter().filter_map(|container| {
-        Some(Usage {
-            image: container.image_id.parse().ok()?,
-            running: matches!(
-                container.state.as_str(),
-                "running" | "paused" | "restarting"
-            ),
-            container_id: container.id,
-        })
-    });
-    Ok(usage.collect())
 }
 
 /// Work on the store blocks on the disk: it runs on a thread, and to its end.

@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
 
 use crate::call::Call;
 use crate::error::Error;
+use crate::images;
 use crate::respond::{self, Answer};
 use crate::shapes;
 
@@ -76,7 +77,9 @@ pub async fn disk_usage(call: Call) -> Answer {
     if !wanted("container") {
         usage.containers = None;
     }
-    if !wanted("image") {
+    if wanted("image") {
+        usage.images = Some(images::for_disk_usage(&call.shared).await?);
+    } else {
         usage.images = None;
         usage.layers_size = 0;
     }

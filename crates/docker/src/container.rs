@@ -99,7 +99,8 @@ impl<'de> Deserialize<'de> for CreateRequest {
                 other => other.to_string(),
             }
         }
-        let mut fields = serde_json::Map::deserialize(deserializer)?;
+        let fields = Option::<serde_json::Map<_, _>>::deserialize(deserializer)?;
+        let mut fields = fields.unwrap_or_default();
         Ok(Self {
             host_config: part(fields.remove("HostConfig"), "HostConfig")?,
             networking_config: part(fields.remove("NetworkingConfig"), "NetworkingConfig")?,

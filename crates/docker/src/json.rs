@@ -154,6 +154,10 @@ mod tests {
     fn null_and_absent_are_the_zero_value() {
         let config: HostConfig = decode(br#"{"Memory":null,"Binds":null,"Init":null}"#).unwrap();
         assert_eq!(config, HostConfig::default());
+        assert_eq!(
+            decode::<CreateRequest>(b"null"),
+            Ok(CreateRequest::default())
+        );
     }
 
     #[test]
