@@ -5,13 +5,14 @@
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use berth_docker::error::ErrorResponse;
 use berth_docker::exec::StartRequest;
 use berth_engine::{AttachOptions, ExecStartOptions};
 use berth_http::upgrade::{self, Connection};
 use berth_tasks::Scope;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE, USER_AGENT};
 use http::{Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 
@@ -19,6 +20,10 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::respond::{self, Answer};
 use crate::shapes;
+
+/// How long a command waits for a careless client to read the head, and how often it looks.
+const HEAD_PATIENCE: Duration = Duration::from_secs(1);
+const HEAD_POLL: Duration = Duration::from_millis(1);
 
 pub async fn attach(call: Call) -> Answer {
     let options = AttachOptions {
@@ -68,6 +73,7 @@ pub async fn exec_start(mut call: Call) -> Answer {
         return Ok(respond::status(StatusCode::OK));
     }
     let head = head(&call, request.tty);
+    let careless = is_careless(&call);
     let shared = call.shared;
     Ok(upgrade::hijack(
         head,
@@ -76,6 +82,9 @@ pub async fn exec_start(mut call: Call) -> Answer {
                 Ok(client) => client,
                 Err(error) => return tracing::debug!(%error, "take over a client's connection"),
             };
+            if careless {
+                until_read(&client).await;
+            }
             if let Err(error) = shared
                 .engine
                 .exec_start(&target.id, options, Some(client))
@@ -86,6 +95,26 @@ pub async fn exec_start(mut call: Call) -> Answer {
             }
         },
     ))
+}
+
+/// Whether a client loses what arrives together with the head. docker-py does: its HTTP library
+/// reads ahead into a buffer, past which docker-py then reads the socket.
+fn is_careless(call: &Call) -> bool {
+    call.headers
+        .get(USER_AGENT)
+        .is_some_and(|agent| agent.as_bytes().starts_with(b"docker-sdk-python"))
+}
+
+/// Waits until a client has read the head, within [`HEAD_PATIENCE`]: dockerd is too slow to start
+/// anything before that.
+async fn until_read(client: &OwnedFd) {
+    let read = async {
+        while berth_sys::socket::is_drained(client).is_ok_and(|drained| !drained) {
+            tokio::time::sleep(HEAD_POLL).await;
+        }
+    };
+    // Later than that, the client's loss is its own.
+    tokio::time::timeout(HEAD_PATIENCE, read).await.ok();
 }
 
 fn take_over(connection: Connection, scope: &Scope) -> Option<OwnedFd> {

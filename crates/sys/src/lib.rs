@@ -16,3 +16,4 @@ pub mod nft;
 pub mod pidfd;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;

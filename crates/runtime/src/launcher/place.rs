@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -49,10 +49,12 @@ pub fn detach(name: &CStr) -> io::Result<()> {
 pub fn leave(cgroup: &str) {
     let directories = Cgroup::new(cgroup).map(|cgroup| cgroup.directories());
     for directory in directories.unwrap_or_default() {
-        // On version 2, an ancestor with controllers enabled takes no processes; the root does.
+        // Past the parent, which shall go too. On version 2, an ancestor with controllers enabled
+        // takes no processes; the root does.
         let _ = directory
             .ancestors()
-            .skip(1)
+            .skip(2)
+            .chain(directory.parent())
             .find(|ancestor| join(ancestor).is_ok());
         if fs::remove_dir(&directory).is_ok()
             && let Some(instance) = directory.parent()
@@ -62,6 +64,10 @@ pub fn leave(cgroup: &str) {
     }
 }
 
+/// Makes no file of that name where none is: above a hierarchy's root there is a plain directory.
 fn join(directory: &Path) -> io::Result<()> {
-    fs::write(directory.join("cgroup.procs"), "0")
+    fs::File::options()
+        .write(true)
+        .open(directory.join("cgroup.procs"))?
+        .write_all(b"0")
 }
