@@ -228,28 +228,11 @@ impl Daemon {
 impl Daemon {
     /// Tidies up after a failure as far as it goes: the failure matters more than what stays.
     fn abandon(&mut self) {
-        let Some(mut child) = self.child.take() else {
-            return;
-        };
-        let tidy =
-            "docker=$1; ids=$($docker -H $2 ps -aq) && [ -n \"$ids\" ] && $docker -H $2 rm -f $ids";
-        let _ = Command::new("timeout")
-            .args(["20", "sh", "-c", tidy, "sh"])
-            .arg(image::docker())
-            .arg(self.host())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        let _ = kill_process(Pid::from_child(&child), Signal::TERM);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while matches!(child.try_wait(), Ok(None)) {
-            if std::time::Instant::now() > deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
+        self.machine.sweep();
         let _ = std::fs::remove_dir_all(&self.root);
     }
 }

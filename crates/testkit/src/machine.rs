@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::run::run;
 use crate::wait::PATIENCE;
 
@@ -40,7 +42,11 @@ impl Machine {
         add("nftables", &tool("nft", &["list", "ruleset"]));
         add("iptables", &tool("iptables-save", &[]));
         add("cgroup", &cgroups());
-        add("process", &processes());
+        let lines: Vec<String> = processes()
+            .into_iter()
+            .map(|(pid, text)| format!("{pid} {text}"))
+            .collect();
+        add("process", &lines.join("\n"));
         traces
     }
 
@@ -66,6 +72,48 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// After a failed test: ends the instance's processes and removes its bridge, tables, rules
+    /// and control groups as well as it can, so that other tests find the machine as they need it.
+    /// Only what bears one of the marks is touched.
+    pub fn sweep(&self) {
+        let line = self
+            .marks
+            .iter()
+            .map(|mark| format!("sweep {mark}"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        for (pid, text) in processes() {
+            if self.marks.iter().any(|mark| text.contains(mark.as_str()))
+                && let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw)
+            {
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let output = run(
+            Command::new("bash").args(["-c", &format!("{SWEEP}\n{line}")]),
+            b"",
+        );
+        eprint!("{}", output.stderr);
+    }
+}
+
+/// What is named after the mark goes; most marks name nothing of most kinds.
+const SWEEP: &str = r#"sweep() {
+    case $1 in */*) return;; esac
+    ip link del "$1" 2>/dev/null
+    for family in ip ip6 inet; do nft delete table $family "$1" 2>/dev/null; done
+    for tool in iptables ip6tables; do
+        $tool-save 2>/dev/null | grep -i -- "^-A FORWARD .*$1\b" | sed 's/^-A/-D/' | while read -r rule; do eval "$tool $rule"; done
+        $tool-save 2>/dev/null | grep -io -- "^:$1-[^ ]*" | while read -r chain; do $tool -F "${chain#:}"; $tool -X "${chain#:}"; done
+    done
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        find /sys/fs/cgroup -depth -type d -path "*/$1*" 2>/dev/null | xargs -r rmdir 2>/dev/null && break
+        sleep 0.05
+    done
+}"#;
+
 fn tool(program: &str, args: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(args);
@@ -83,9 +131,9 @@ fn cgroups() -> String {
     .stdout
 }
 
-/// Process id and command line of every process.
-fn processes() -> String {
-    let mut text = String::new();
+/// Process id, and command line with control groups, of every process.
+fn processes() -> Vec<(u32, String)> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let path = entry.path();
         let Some(pid) = pid(&path) else { continue };
@@ -93,13 +141,13 @@ fn processes() -> String {
             continue;
         }
         let words = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&words).replace('\0', " ");
+        let line = String::from_utf8_lossy(&words).replace(['\0', '\n'], " ");
         let cgroup = std::fs::read_to_string(path.join("cgroup"))
             .unwrap_or_default()
             .replace('\n', " ");
-        text.push_str(&format!("{pid} {line} {cgroup}\n"));
+        found.push((pid, format!("{line} {cgroup}")));
     }
-    text
+    found
 }
 
 fn pid(path: &Path) -> Option<u32> {

@@ -38,8 +38,9 @@ pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
         anyhow::bail!("the daemon needs root: start it with sudo");
     }
     let level = init_logging(&settings);
-    let instance = Instance::claim(&settings)?;
+    // Before anything is made.
     let hosts = listen::parse(&settings.hosts)?;
+    let instance = Instance::claim(&settings)?;
     let cgroup_parent = settings
         .cgroup_parent
         .clone()

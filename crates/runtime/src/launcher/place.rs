@@ -5,10 +5,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use berth_sys::fork;
 
 use crate::cgroup::Cgroup;
+
+/// A keeper that has told its container's end, and the relay that was told to end, are gone soon.
+const REMOVE_TRIES: u32 = 100;
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Turns the freshly forked child of the daemon into the launcher: nothing that the daemon had
 /// open stays open (a pipe that it logs to, a socket that systemd passed), and a signal for its
@@ -45,23 +50,39 @@ pub fn detach(name: &CStr) -> io::Result<()> {
 }
 
 /// Leaves the cgroup and removes it if no keeper lives there, and its parent with it if no
-/// container does: both are the instance's own.
+/// container does: both are the instance's own. What is on its way out is waited for.
 pub fn leave(cgroup: &str) {
     let directories = Cgroup::new(cgroup).map(|cgroup| cgroup.directories());
-    for directory in directories.unwrap_or_default() {
-        // Past the parent, which shall go too. On version 2, an ancestor with controllers enabled
-        // takes no processes; the root does.
+    let mut directories = directories.unwrap_or_default();
+    for directory in &directories {
+        // Beyond the parent, which is to go, too. On version 2, an ancestor with controllers
+        // enabled takes no processes; the root does.
         let _ = directory
             .ancestors()
             .skip(2)
             .chain(directory.parent())
             .find(|ancestor| join(ancestor).is_ok());
-        if fs::remove_dir(&directory).is_ok()
-            && let Some(instance) = directory.parent()
-        {
-            let _ = fs::remove_dir(instance);
-        }
     }
+    for _ in 0..REMOVE_TRIES {
+        directories.retain(|directory| !remove(directory));
+        if directories.is_empty() {
+            return;
+        }
+        std::thread::sleep(REMOVE_PAUSE);
+    }
+}
+
+/// Removes a directory and its parent; `true` if the first is gone.
+fn remove(directory: &Path) -> bool {
+    let is_gone = match fs::remove_dir(directory) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    if is_gone && let Some(instance) = directory.parent() {
+        // Containers that run have theirs in it.
+        let _ = fs::remove_dir(instance);
+    }
+    is_gone
 }
 
 /// Makes no file of that name where none is: above a hierarchy's root there is a plain directory.
