@@ -1,0 +1,193 @@
+"""The Docker API over a unix socket: just enough, with little time of its own.
+
+One connection is kept open; a request is one write, and an answer is parsed by hand. What this
+costs is measured and shown in the report (`/_ping`).
+"""
+
+import io
+import json
+import hashlib
+import os
+import socket
+import tarfile
+import time
+
+
+class Refused(Exception):
+    """The engine answered with an error."""
+
+
+class Api:
+    def __init__(self, path):
+        self.path = path
+        self.socket = None
+        self.buffer = b""
+
+    def connect(self):
+        self.close()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(120)
+        self.socket.connect(self.path)
+
+    def close(self):
+        if self.socket:
+            self.socket.close()
+        self.socket, self.buffer = None, b""
+
+    def request(self, method, target, body=None, *, upgrade=False, kind="application/json"):
+        """Returns the answer's body; with `upgrade`, everything until the engine hangs up."""
+        if self.socket is None:
+            self.connect()
+        if body is None:
+            data = b""
+        else:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n"
+        if data:
+            head += f"Content-Type: {kind}\r\n"
+        if upgrade:
+            head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+        self.socket.sendall(head.encode() + b"\r\n" + data)
+        status, headers = self._head()
+        if status == 101:
+            answer = self._rest()
+            self.close()
+            return answer
+        if headers.get("transfer-encoding") == "chunked":
+            answer = self._chunks()
+        elif "content-length" in headers:
+            answer = self._take(int(headers["content-length"]))
+        elif status in (204, 304):
+            answer = b""
+        else:
+            answer = self._rest()
+            self.close()
+        if headers.get("connection", "").lower() == "close":
+            self.close()
+        if status >= 400:
+            raise Refused(f"{method} {target}: {status} {answer.decode(errors='replace')}")
+        return answer
+
+    def _more(self):
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError("the engine hung up")
+        self.buffer += data
+
+    def _until(self, mark):
+        while mark not in self.buffer:
+            self._more()
+        found, self.buffer = self.buffer.split(mark, 1)
+        return found
+
+    def _take(self, length):
+        while len(self.buffer) < length:
+            self._more()
+        found, self.buffer = self.buffer[:length], self.buffer[length:]
+        return found
+
+    def _rest(self):
+        parts = [self.buffer]
+        while data := self.socket.recv(65536):
+            parts.append(data)
+        self.buffer = b""
+        return b"".join(parts)
+
+    def _chunks(self):
+        parts = []
+        while length := int(self._until(b"\r\n"), 16):
+            parts.append(self._take(length))
+            self._take(2)
+        self._until(b"\r\n")
+        return b"".join(parts)
+
+    def _head(self):
+        lines = self._until(b"\r\n\r\n").decode().split("\r\n")
+        headers = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return int(lines[0].split()[1]), headers
+
+    # What is measured.
+
+    def ping(self):
+        self.request("GET", "/_ping")
+
+    def create(self, network, command, image="busybox:latest"):
+        body = {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network}}
+        return json.loads(self.request("POST", "/containers/create", body))["Id"]
+
+    def start(self, identity):
+        self.request("POST", f"/containers/{identity}/start")
+
+    def wait(self, identity):
+        code = json.loads(self.request("POST", f"/containers/{identity}/wait"))["StatusCode"]
+        if code != 0:
+            raise Refused(f"the container ended with {code}")
+
+    def remove(self, identity, force=False):
+        self.request("DELETE", f"/containers/{identity}?force={int(force)}")
+
+    def cycle(self, network):
+        """Create, start, wait, remove: the seconds of each."""
+        times = [time.perf_counter()]
+        identity = self.create(network, ["true"])
+        times.append(time.perf_counter())
+        for step in (self.start, self.wait, self.remove):
+            step(identity)
+            times.append(time.perf_counter())
+        return [after - before for before, after in zip(times, times[1:])]
+
+    def exec(self, identity, command):
+        """Runs a command in a running container until its output ends."""
+        body = {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
+        answer = json.loads(self.request("POST", f"/containers/{identity}/exec", body))
+        start = {"Detach": False, "Tty": False}
+        return self.request("POST", f"/exec/{answer['Id']}/start", start, upgrade=True)
+
+    def load(self, archive):
+        self.request("POST", "/images/load?quiet=1", archive, kind="application/x-tar")
+
+
+def busybox_archive():
+    """An image for `docker load`: this machine's static busybox, as Debian's package has it."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        tar.add(os.path.realpath("/bin/busybox"), "bin/busybox", filter=_plain)
+        for name in ("sh", "true", "sleep", "echo"):
+            entry = tarfile.TarInfo(f"bin/{name}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(entry)
+        _file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+        _file(tar, "etc/group", b"root:x:0:\n")
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine),
+        "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": ["busybox:latest"], "Layers": ["layer.tar"]}]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        _file(tar, "layer.tar", layer.getvalue())
+        _file(tar, "config.json", json.dumps(config).encode())
+        _file(tar, "manifest.json", json.dumps(manifest).encode())
+    return archive.getvalue()
+
+
+def _plain(entry):
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def _file(tar, name, data):
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,158 @@
+"""The two engines: each with roots of its own, in a network namespace of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+from api import Api
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# How long a daemon may take to answer, and to end.
+DEADLINE_S = 60
+
+
+class Engine:
+    name = ""
+
+    def __init__(self, work):
+        self.work = os.path.join(work, self.name.lower())
+        os.makedirs(self.work)
+        # Short: the path of a socket has at most 107 bytes.
+        self.socket = os.path.join(self.work, "sock")
+        self.api = Api(self.socket)
+        self.netns = f"bench-{os.getpid()}-{self.name.lower()}"
+        subprocess.run(["ip", "netns", "add", self.netns], check=True)
+        subprocess.run(["ip", "-n", self.netns, "link", "set", "lo", "up"], check=True)
+        self.process = None
+        self.log = open(os.path.join(self.work, "log"), "ab")
+
+    def command(self):
+        raise NotImplementedError
+
+    def start(self):
+        """Starts the daemon; returns the seconds until its first answer."""
+        self.api.close()
+        began = time.perf_counter()
+        self.process = subprocess.Popen(
+            self.command(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+        )
+        while True:
+            try:
+                self.api.ping()
+                return time.perf_counter() - began
+            except OSError:
+                self.api.close()
+                if self.process.poll() is not None or time.perf_counter() - began > DEADLINE_S:
+                    raise SystemExit(f"bench: {self.name} does not start:\n{self.tail()}")
+                time.sleep(0.0005)
+
+    def stop(self):
+        self.api.close()
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(DEADLINE_S)
+        self.process = None
+
+    def close(self):
+        self.stop()
+        # What a daemon left: only what is in the namespace that was made here.
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        subprocess.run(["ip", "netns", "del", self.netns], check=False)
+        self.log.close()
+
+    def tail(self):
+        with open(self.log.name, encoding="utf-8", errors="replace") as log:
+            return "".join(log.readlines()[-15:])
+
+    def processes(self):
+        """The engine's own processes: those in its network namespace, which its containers (with
+        networks of their own) are not in."""
+        home = os.stat(f"/run/netns/{self.netns}").st_ino
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                try:
+                    if os.stat(f"/proc/{entry}/ns/net").st_ino == home:
+                        found.append(int(entry))
+                except OSError:
+                    pass
+        return found
+
+    def memory_mib(self):
+        """The proportional set size of all the engine's processes."""
+        total = 0
+        for pid in self.processes():
+            try:
+                with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as lines:
+                    total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            except OSError:
+                pass
+        return total / 1024
+
+
+class Berth(Engine):
+    name = "Berth"
+
+    def __init__(self, work, binary):
+        self.binary = binary
+        super().__init__(work)
+
+    def command(self):
+        enter = ["nsenter", f"--net=/run/netns/{self.netns}", "--"]
+        roots = [f"--data-root={self.work}/data", f"--exec-root={self.work}/exec"]
+        pid = f"--pidfile={self.work}/pid"
+        return enter + [self.binary, "daemon", *roots, pid, "-H", f"unix://{self.socket}"]
+
+    def version(self):
+        words = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True)
+        return words.stdout.strip()
+
+
+class Docker(Engine):
+    name = "Docker"
+
+    def __init__(self, work):
+        super().__init__(work)
+        self.state = os.path.join(self.work, "state")
+        self.holder = subprocess.Popen(
+            [os.path.join(HERE, "peer"), "hold", self._made(self.state)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        if self.holder.stdout.readline() != b"held\n":
+            raise SystemExit("bench: the peer's tree cannot be used as a root")
+        self.socket = os.path.join(self.state, "run", "docker.sock")
+        self.api = Api(self.socket)
+        client = subprocess.run([os.path.join(HERE, "peer"), "client"], capture_output=True, check=True)
+        self.client = client.stdout.decode().splitlines()
+
+    @staticmethod
+    def _made(path):
+        os.makedirs(path)
+        return path
+
+    def command(self):
+        mount = f"--mount=/proc/{self.holder.pid}/ns/mnt"
+        path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+        enter = ["nsenter", f"--net=/run/netns/{self.netns}", mount, "--", "env", path]
+        return enter + ["/usr/sbin/dockerd", "--host=unix:///run/docker.sock"]
+
+    def version(self):
+        words = subprocess.run(self.client + ["--version"], capture_output=True, text=True, check=True)
+        return words.stdout.strip()
+
+    def close(self):
+        super().close()
+        self.holder.stdin.close()
+        self.holder.wait()
+
+
+def remove(work):
+    """Deletes the roots, where nothing is mounted any more."""
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        points = [line.split()[1] for line in mounts]
+    if not any(point.startswith(work) for point in points):
+        shutil.rmtree(work, ignore_errors=True)
