@@ -22,7 +22,7 @@ mod repository;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use berth_http::proxy::Proxies;
@@ -42,10 +42,7 @@ pub use refusal::{Code, Refusal};
 /// What the administrator settles. Plain data.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Tried before Docker Hub, for images of Docker Hub.
-    pub mirrors: Vec<Uri>,
-    /// Registries that may do without verified TLS, besides those on this machine.
-    pub insecure: Vec<Insecure>,
+    pub registries: Registries,
     /// Directories in the layout of Docker's `certs.d`.
     pub certs_directories: Vec<PathBuf>,
     pub proxies: Proxies,
@@ -68,8 +65,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            mirrors: Vec::new(),
-            insecure: Vec::new(),
+            registries: Registries::default(),
             certs_directories: vec!["/etc/berth/certs.d".into(), "/etc/docker/certs.d".into()],
             proxies: Proxies::default(),
             names: resolve::Files::default(),
@@ -84,12 +80,24 @@ impl Default for Config {
     }
 }
 
+/// Which registries are asked, and how far they are trusted. The part of [`Config`] that a
+/// running client can be told anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Registries {
+    /// Tried before Docker Hub, for images of Docker Hub.
+    pub mirrors: Vec<Uri>,
+    /// Registries that may do without verified TLS, besides those on this machine.
+    pub insecure: Vec<Insecure>,
+}
+
 /// Pulls images into a store. Clones share the limits.
 #[derive(Clone)]
 pub struct Distribution(Arc<Shared>);
 
 struct Shared {
     config: Config,
+    /// In force from the next pull on.
+    registries: RwLock<Arc<Registries>>,
     user_agent: HeaderValue,
     images: Images,
     scope: Scope,
@@ -129,7 +137,27 @@ impl Distribution {
             scope: scope.clone(),
             resolver: Resolver::new(config.names.clone()),
             running: Mutex::default(),
+            registries: RwLock::new(Arc::new(config.registries.clone())),
             config,
         }))
+    }
+
+    /// Replaces the registries' settings. Pulls that have begun go on with the old ones.
+    pub fn reload(&self, registries: Registries) {
+        let mut current = self
+            .0
+            .registries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(registries);
+    }
+
+    fn registries(&self) -> Arc<Registries> {
+        let current = self
+            .0
+            .registries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current)
     }
 }

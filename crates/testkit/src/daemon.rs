@@ -1,5 +1,6 @@
 //! A private daemon of the built binary.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,8 @@ use crate::{image, sh};
 pub struct Daemon {
     pub root: PathBuf,
     program: PathBuf,
+    /// A program and its flags that the daemon is started by.
+    under: Vec<String>,
     flags: Vec<String>,
     child: Option<Child>,
     machine: Machine,
@@ -25,6 +28,13 @@ impl Daemon {
     /// Starts `program daemon` with further flags and waits until it answers.
     #[track_caller]
     pub fn start(program: impl Into<PathBuf>, flags: &[&str]) -> Self {
+        Self::start_under(&[], program, flags)
+    }
+
+    /// The same in surroundings of its own: `under` is a command that executes what follows it
+    /// (`nsenter`, `unshare`).
+    #[track_caller]
+    pub fn start_under(under: &[&str], program: impl Into<PathBuf>, flags: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("berth-test-{}-{number}", std::process::id()));
@@ -42,6 +52,7 @@ impl Daemon {
         let mut daemon = Self {
             root,
             program: program.into(),
+            under: under.iter().map(|&word| word.to_owned()).collect(),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             child: None,
             machine: Machine::new(marks),
@@ -76,7 +87,13 @@ impl Daemon {
 
     /// `berth daemon` with this instance's directories and socket.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut words = self
+            .under
+            .iter()
+            .map(OsStr::new)
+            .chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words);
         command
             .arg("daemon")
             .arg("--data-root")

@@ -2,9 +2,12 @@
 //! can change take effect. A file with a mistake changes nothing.
 
 use berth_cli::flags::Parsed;
+use berth_engine::Engine;
+use berth_image::distribution::Distribution;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::reload::Handle;
 
+use super::run::{live, registries};
 use super::settings::Settings;
 
 pub type LevelHandle = Handle<EnvFilter, tracing_subscriber::Registry>;
@@ -32,24 +35,28 @@ const OURS: [&str; 11] = [
     "berth_tasks",
 ];
 
+/// The parts of the daemon that can be told anew.
+pub struct Running<'a> {
+    pub level: &'a LevelHandle,
+    pub engine: &'a Engine,
+    pub distribution: &'a Distribution,
+}
+
 /// Reads the settings again and applies what can be changed; returns those in force.
-pub fn reload(
-    old: Settings,
-    flags: &Parsed,
-    level: &LevelHandle,
-    engine: &berth_engine::Engine,
-) -> Settings {
-    let new = match Settings::load(flags) {
-        Ok(new) => new,
+pub fn reload(old: Settings, flags: &Parsed, running: &Running<'_>) -> Settings {
+    let loaded = Settings::load(flags).and_then(|new| Ok((registries(&new)?, new)));
+    let (registries, new) = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => {
             tracing::error!("reload the configuration: {error:#}; the old one stays in force");
             return old;
         }
     };
-    if let Err(error) = level.reload(filter(&new)) {
+    if let Err(error) = running.level.reload(filter(&new)) {
         tracing::error!(%error, "change the log level");
     }
-    engine.reload(super::run::live(&new));
+    running.engine.reload(live(&new));
+    running.distribution.reload(registries);
     if fixed(&old) != fixed(&new) {
         tracing::warn!(
             "the configuration has changes that need a restart of the daemon to take effect"

@@ -11,7 +11,7 @@ use berth_docker_api::Api;
 use berth_engine::{Config, Engine, Live, Parts, Runtime};
 use berth_http::serve::{Limits, serve};
 use berth_image::Images;
-use berth_image::distribution::{self, Distribution};
+use berth_image::distribution::{self, Distribution, Registries};
 use berth_net::address::{Cidr, Pool};
 use berth_net::{BridgeConfig, Firewall, Net};
 use berth_runtime::launcher::{self, Launcher};
@@ -40,6 +40,7 @@ pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
     let level = init_logging(&settings);
     // Before anything is made.
     let hosts = listen::parse(&settings.hosts)?;
+    let distribution = distribution_config(&settings)?;
     let instance = Instance::claim(&settings)?;
     let cgroup_parent = settings
         .cgroup_parent
@@ -63,6 +64,7 @@ pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
     let outcome = runtime.block_on(async {
         let daemon = Daemon {
             settings,
+            distribution,
             flags,
             level,
             instance,
@@ -112,12 +114,14 @@ fn relay(service: launcher::ServiceArgs) -> i32 {
 
 struct Built {
     engine: Engine,
+    distribution: Distribution,
     api: Api,
     net: Option<Arc<Net>>,
 }
 
 struct Daemon {
     settings: Settings,
+    distribution: distribution::Config,
     flags: Parsed,
     level: LevelHandle,
     instance: Instance,
@@ -136,7 +140,12 @@ impl Daemon {
         )
         .await?;
         let scope = Scope::new();
-        let Built { engine, api, net } = self.build(&scope, launcher).await?;
+        let Built {
+            engine,
+            distribution,
+            api,
+            net,
+        } = self.build(&scope, launcher).await?;
         let connections = Scope::new();
         let mut servers = Vec::new();
         for listener in listeners {
@@ -152,7 +161,12 @@ impl Daemon {
         tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
         while signals.reload_rather_than_end().await {
             surroundings.notify("RELOADING=1");
-            self.settings = reload::reload(self.settings, &self.flags, &self.level, &engine);
+            let running = reload::Running {
+                level: &self.level,
+                engine: &engine,
+                distribution: &distribution,
+            };
+            self.settings = reload::reload(self.settings, &self.flags, &running);
             surroundings.notify("READY=1");
         }
         tracing::info!("ending");
@@ -167,7 +181,7 @@ impl Daemon {
             tracing::warn!(tasks = scope.len(), "some tasks did not end in time");
         }
         let idle = !engine.has_running();
-        drop((engine, api));
+        drop((engine, api, distribution));
         if let Some(net) = net {
             tokio::task::spawn_blocking(move || leave_network(net, idle)).await??;
         }
@@ -188,16 +202,20 @@ impl Daemon {
             launcher,
         };
         let engine = Engine::open(config, parts).await?;
-        let distribution =
-            Distribution::new(distribution_config(&self.settings)?, images.clone(), scope);
+        let distribution = Distribution::new(self.distribution.clone(), images.clone(), scope);
         let api = Api::new(berth_docker_api::Parts {
             engine: engine.clone(),
             images,
-            distribution,
+            distribution: distribution.clone(),
             scope: scope.child(),
             product: format!("Berth/{} (linux)", crate::build::VERSION),
         });
-        Ok(Built { engine, api, net })
+        Ok(Built {
+            engine,
+            distribution,
+            api,
+            net,
+        })
     }
 
     async fn open_net(&self, launcher: Arc<Launcher>) -> Result<Option<Arc<Net>>> {
@@ -286,6 +304,20 @@ pub fn live(settings: &Settings) -> Live {
     }
 }
 
+/// The part of the distribution client's settings that SIGHUP may change.
+pub fn registries(settings: &Settings) -> Result<Registries> {
+    let mirrors = settings.registry_mirrors.iter().map(|mirror| {
+        mirror
+            .parse()
+            .with_context(|| format!("invalid mirror {mirror:?}"))
+    });
+    let insecure = settings.insecure_registries.iter().map(|text| text.parse());
+    Ok(Registries {
+        mirrors: mirrors.collect::<Result<_>>()?,
+        insecure: insecure.collect::<Result<_, _>>()?,
+    })
+}
+
 fn distribution_config(settings: &Settings) -> Result<distribution::Config> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (http, https, except) = (
@@ -293,15 +325,8 @@ fn distribution_config(settings: &Settings) -> Result<distribution::Config> {
         text(&settings.https_proxy),
         text(&settings.no_proxy),
     );
-    let mirrors = settings.registry_mirrors.iter().map(|mirror| {
-        mirror
-            .parse()
-            .with_context(|| format!("invalid mirror {mirror:?}"))
-    });
-    let insecure = settings.insecure_registries.iter().map(|text| text.parse());
     Ok(distribution::Config {
-        mirrors: mirrors.collect::<Result<_>>()?,
-        insecure: insecure.collect::<Result<_, _>>()?,
+        registries: registries(settings)?,
         proxies: berth_http::proxy::Proxies::parse(&http, &https, &except).context("proxies")?,
         ..distribution::Config::default()
     })

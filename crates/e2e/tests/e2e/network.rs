@@ -230,8 +230,38 @@ fn ports_outlive_the_daemon() {
 #[test]
 fn ranges_udp_and_publish_all_work() {
     let daemon = daemon();
-    daemon.docker(&["run", "-d", "--name", "rr", "-p", "127.0.0.1:28100-28102:100-102", "-p", "127.0.0.1:28105:53/udp", "busybox", "sh", "-c",
-        "echo udp | nc -u -l -p 53 & for p in 100 101 102; do (echo $p | nc -l -p $p) & done; wait"]).ok();
+    daemon
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "rr",
+            "-p",
+            "127.0.0.1:28100-28102:100-102",
+            "busybox",
+            "sh",
+            "-c",
+            "for p in 100 101 102; do (echo $p | nc -l -p $p) & done; wait",
+        ])
+        .ok();
+    // Busybox speaks no UDP; Debian has Perl.
+    daemon.load("debian");
+    let echo = "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 53, Proto => 'udp') or die $!; \
+                while (1) { $s->recv($m, 64); $s->send(\"udp $m\") }";
+    daemon
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "uu",
+            "-p",
+            "28105:53/udp",
+            "debian",
+            "perl",
+            "-e",
+            echo,
+        ])
+        .ok();
     for port in 100..=102 {
         let text = until("the port answers", || {
             let mut stream = TcpStream::connect(("127.0.0.1", 28_000 + port)).ok()?;
@@ -241,17 +271,21 @@ fn ranges_udp_and_publish_all_work() {
         });
         assert_eq!(text.trim(), port.to_string());
     }
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket
-        .set_read_timeout(Some(std::time::Duration::from_secs(1)))
-        .unwrap();
-    let answer = until("UDP answers", || {
-        socket.send_to(b"x", "127.0.0.1:28105").unwrap();
-        let mut bytes = [0; 16];
-        let length = socket.recv(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
-    });
-    assert_eq!(answer.trim(), "udp");
+    for (own, there) in [
+        ("127.0.0.1:0", "127.0.0.1:28105"),
+        ("[::1]:0", "[::1]:28105"),
+    ] {
+        let socket = std::net::UdpSocket::bind(own).unwrap();
+        let patience = std::time::Duration::from_millis(200);
+        socket.set_read_timeout(Some(patience)).unwrap();
+        let answer = until("UDP answers", || {
+            socket.send_to(b"x", there).unwrap();
+            let mut bytes = [0; 16];
+            let length = socket.recv(&mut bytes).ok()?;
+            Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        });
+        assert_eq!(answer, "udp x");
+    }
     daemon
         .docker(&[
             "run", "-d", "--name", "all", "-P", "--expose", "80", "busybox", "sh", "-c", SERVER,
@@ -317,37 +351,178 @@ fn none_host_and_shared_networks() {
     assert_eq!(page.ok(), "page");
 }
 
+/// A network namespace for a daemon, so that the firewall there is nobody else's, with a wire to
+/// another one that stands for another host.
+struct Island {
+    host: String,
+    neighbour: String,
+}
+
+impl Island {
+    const HERE: &str = "10.213.9.1";
+
+    fn new(number: u8) -> Self {
+        let name = |letter| format!("bt{}{letter}{number}", std::process::id());
+        let island = Self {
+            host: name('h'),
+            neighbour: name('n'),
+        };
+        let (h, n) = (&island.host, &island.neighbour);
+        sh(&format!(
+            "ip netns add {h}; ip netns add {n}; ip -n {h} link set lo up; ip -n {n} link set lo up
+             ip -n {h} link add wire type veth peer name wire netns {n}
+             ip -n {h} addr add {here}/24 dev wire; ip -n {h} link set wire up
+             ip -n {n} addr add 10.213.9.2/24 dev wire; ip -n {n} link set wire up
+             ip -n {n} route add default via {here}",
+            here = Self::HERE
+        ));
+        island
+    }
+
+    /// Runs a line on the daemon's host.
+    fn on_host(&self, line: &str) -> berth_testkit::Output {
+        Self::inside(&self.host, line)
+    }
+
+    fn on_neighbour(&self, line: &str) -> berth_testkit::Output {
+        Self::inside(&self.neighbour, line)
+    }
+
+    fn inside(namespace: &str, line: &str) -> berth_testkit::Output {
+        let net = format!("--net=/run/netns/{namespace}");
+        run(
+            Command::new("nsenter").args([&net, "bash", "-ec", line]),
+            b"",
+        )
+    }
+
+    /// Not by `ip netns exec`, which mounts another `/sys` without the control groups.
+    fn daemon(&self, flags: &[&str]) -> Daemon {
+        let net = format!("--net=/run/netns/{}", self.host);
+        let daemon = Daemon::start_under(&["nsenter", &net], crate::program(), flags);
+        daemon.load("busybox");
+        daemon
+    }
+}
+
+impl Drop for Island {
+    fn drop(&mut self) {
+        sh(&format!(
+            "ip netns del {}; ip netns del {}",
+            self.host, self.neighbour
+        ));
+    }
+}
+
 #[test]
 fn a_foreign_forward_drop_does_not_cut_containers_off() {
-    sh("iptables -P FORWARD DROP");
-    let outcome = std::panic::catch_unwind(|| {
-        let daemon = daemon();
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let island = Island::new(1);
+        island.on_host(&format!("{program} -P FORWARD DROP")).ok();
+        let daemon = island.daemon(&[]);
         serve(&daemon, "web", &["0:80"]);
-        let neighbour = Neighbour::new(3);
         let port = host_port(&daemon, "web", "80");
-        assert_eq!(
-            neighbour
-                .sh(&format!("curl -sS -m 5 http://{}:{port}/", neighbour.here))
-                .ok(),
-            "page"
-        );
+        let url = format!("http://{}:{port}/", Island::HERE);
+        let page = island.on_neighbour(&format!("curl -sS -m 5 {url}"));
+        assert_eq!(page.ok(), "page", "{program}");
         // Not everything is let through: an unpublished port stays closed from outside.
-        let ip = daemon
-            .docker(&[
-                "inspect",
-                "-f",
-                "{{.NetworkSettings.Networks.bridge.IPAddress}}",
-                "web",
-            ])
-            .ok()
-            .to_owned();
-        assert_ne!(neighbour.sh(&format!("curl -sS -m 2 http://{ip}/")).code, 0);
+        let ip = daemon.docker(&[
+            "inspect",
+            "-f",
+            "{{.NetworkSettings.Networks.bridge.IPAddress}}",
+            "web",
+        ]);
+        let direct = island.on_neighbour(&format!("curl -sS -m 1 http://{}/", ip.ok()));
+        assert_ne!(direct.code, 0, "{program}");
+        drop(daemon);
+        let rules = island.on_host(&format!("{program} -S"));
+        assert!(
+            !rules.ok().to_lowercase().contains("berth"),
+            "our rules are still there: {}",
+            rules.stdout
+        );
+        assert!(rules.ok().contains("-P FORWARD DROP"), "{}", rules.stdout);
+    }
+}
+
+#[test]
+fn a_forward_drop_that_comes_later_does_not_cut_containers_off_either() {
+    let island = Island::new(2);
+    let daemon = island.daemon(&[]);
+    serve(&daemon, "web", &["0:80"]);
+    let port = host_port(&daemon, "web", "80");
+    island.on_host("iptables-nft -P FORWARD DROP").ok();
+    let line = format!("curl -sS -m 1 http://{}:{port}/", Island::HERE);
+    until("the page comes", || {
+        (island.on_neighbour(&line).code == 0).then_some(())
     });
-    sh("iptables -P FORWARD ACCEPT");
-    outcome.unwrap();
+}
+
+#[test]
+fn with_firewall_own_the_missing_rule_is_told() {
+    let island = Island::new(3);
+    island.on_host("iptables-nft -P FORWARD DROP").ok();
+    let daemon = island.daemon(&["--firewall=own"]);
+    let rules = island.on_host("iptables-nft -S");
     assert!(
-        !sh("iptables -S FORWARD").contains("berth"),
-        "the jump is still there"
+        !rules.ok().to_lowercase().contains("berth"),
+        "{}",
+        rules.stdout
+    );
+    assert!(
+        daemon.log().contains("iptables -A FORWARD -i br-"),
+        "{}",
+        daemon.log()
+    );
+}
+
+/// A daemon whose host has this `/etc/resolv.conf`, and this one of systemd-resolved.
+fn with_resolv_conf(host: &str, resolved: Option<&str>) -> Daemon {
+    let script = r#"
+        d=$(mktemp -d); trap 'rmdir $d 2>/dev/null || true' EXIT
+        mount -t tmpfs none $d; printf "$1" >$d/host; mount --bind $d/host /etc/resolv.conf
+        mount -t tmpfs none /run
+        if [ -n "$2" ]; then mkdir -p /run/systemd/resolve; printf "$2" >/run/systemd/resolve/resolv.conf; fi
+        umount -l $d; rmdir $d; shift 2; exec "$@""#;
+    let resolved = resolved.unwrap_or_default();
+    let under = [
+        "unshare", "--mount", "bash", "-ec", script, "bash", host, resolved,
+    ];
+    let daemon = Daemon::start_under(&under, crate::program(), &[]);
+    daemon.load("busybox");
+    daemon
+}
+
+#[test]
+fn a_host_with_only_the_stub_resolver_gives_containers_the_real_servers() {
+    let servers = |daemon: &Daemon| {
+        let file = daemon.docker(&["run", "--rm", "busybox", "cat", "/etc/resolv.conf"]);
+        let lines = file
+            .ok()
+            .lines()
+            .filter(|line| line.starts_with("nameserver"));
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    let stub = "nameserver 127.0.0.53\noptions edns0\nsearch lan\n";
+    let daemon = with_resolv_conf(stub, Some("nameserver 192.0.2.53\nsearch lan\n"));
+    assert_eq!(servers(&daemon), "nameserver 192.0.2.53");
+    drop(daemon);
+    let daemon = with_resolv_conf(stub, None);
+    assert_eq!(servers(&daemon), "nameserver 8.8.8.8 nameserver 8.8.4.4");
+    // On the host's own network the stub works.
+    let file = daemon.docker(&[
+        "run",
+        "--rm",
+        "--network",
+        "host",
+        "busybox",
+        "cat",
+        "/etc/resolv.conf",
+    ]);
+    assert!(
+        file.ok().contains("nameserver 127.0.0.53"),
+        "{}",
+        file.stdout
     );
 }
 

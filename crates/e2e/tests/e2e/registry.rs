@@ -141,6 +141,26 @@ fn nginx_serves_from_an_image_pulled_by_digest() {
 }
 
 #[test]
+fn sighup_brings_new_mirrors_into_force() {
+    let registry = Registry::start(23760, "");
+    registry.push("busybox", "library/box:1", "--dest-tls-verify=false");
+    let path = registry.directory.join("daemon.json");
+    std::fs::write(&path, "{}").unwrap();
+    let daemon = Daemon::start(program(), &["--config-file", path.to_str().unwrap()]);
+    std::fs::write(&path, r#"{"registry-mirrors": ["http://127.0.0.1:23760"]}"#).unwrap();
+    daemon.tell(rustix::process::Signal::HUP);
+    until("the mirror is shown", || {
+        let shown = daemon.docker(&["info", "-f", "{{.RegistryConfig.Mirrors}}"]);
+        shown.ok().contains("127.0.0.1:23760").then_some(())
+    });
+    daemon.docker(&["pull", "box:1"]).ok();
+    assert_eq!(
+        daemon.docker(&["run", "--rm", "box:1", "echo", "x"]).ok(),
+        "x"
+    );
+}
+
+#[test]
 fn a_second_pull_says_that_it_is_up_to_date() {
     let registry = Registry::start(23757, "");
     registry.push("busybox", "box:1", "--dest-tls-verify=false");
@@ -172,11 +192,11 @@ fn a_second_pull_says_that_it_is_up_to_date() {
 fn tls_and_a_password_are_used() {
     let certs = std::env::temp_dir().join(format!("berth-tls-{}", std::process::id()));
     sh(&format!(
-        "mkdir -p {c}; cd {c}; openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca 2>/dev/null
+        "mkdir -p {c}/trust; cd {c}; openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca 2>/dev/null
          openssl req -newkey rsa:2048 -nodes -keyout key.pem -out r.csr -subj /CN=localhost 2>/dev/null
          printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' >ext; openssl x509 -req -in r.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem 2>/dev/null
-         printf 'user:%s\n' \"$(openssl passwd -apr1 x)\" >/dev/null
-         python3 -c 'import crypt;print(\"user:\"+crypt.crypt(\"secret\",crypt.mksalt(crypt.METHOD_BLOWFISH)))' >htpasswd",
+         python3 -c 'import crypt;print(\"user:\"+crypt.crypt(\"secret\",crypt.mksalt(crypt.METHOD_BLOWFISH)))' >htpasswd
+         cp ca.crt trust/",
         c = certs.display()
     ));
     let extra = format!(
@@ -188,13 +208,12 @@ fn tls_and_a_password_are_used() {
         "busybox",
         "private/box:1",
         &format!(
-            "--dest-cert-dir {} --dest-creds user:secret",
+            "--dest-cert-dir {}/trust --dest-creds user:secret",
             certs.display()
         ),
     );
     let daemon = Daemon::start(program(), &[]);
     let name = "localhost:23758/private/box:1";
-    // An unknown authority is refused; 127/8 and localhost fall back to no verification only by flag.
     let trusted = std::path::PathBuf::from("/etc/berth/certs.d/localhost:23758");
     std::fs::create_dir_all(&trusted).unwrap();
     std::fs::copy(certs.join("ca.crt"), trusted.join("ca.crt")).unwrap();
@@ -220,6 +239,8 @@ fn tls_and_a_password_are_used() {
         daemon.berth(&["pull", name]).ok();
     }));
     std::fs::remove_dir_all(&trusted).unwrap();
+    // Those that were there before stay.
+    sh("rmdir --ignore-fail-on-non-empty -p /etc/berth/certs.d");
     std::fs::remove_dir_all(&certs).unwrap();
     outcome.unwrap();
 }

@@ -9,8 +9,8 @@ use berth_http::resolve::Resolver;
 use berth_http::tls::{self, Identity, Trust};
 use berth_oci::reference::DEFAULT_DOMAIN;
 
-use super::Config;
 use super::failure::Failure;
+use super::{Config, Registries};
 
 /// The host behind the name `docker.io`.
 const DOCKER_HUB: &str = "registry-1.docker.io";
@@ -61,17 +61,21 @@ impl std::str::FromStr for Insecure {
 }
 
 /// The ways to the registry `domain`, in the order in which they are tried.
-pub async fn endpoints(config: &Config, resolver: &Resolver, domain: &str) -> Vec<Endpoint> {
+pub async fn endpoints(
+    registries: &Registries,
+    resolver: &Resolver,
+    domain: &str,
+) -> Vec<Endpoint> {
     if domain != DEFAULT_DOMAIN {
-        return both_schemes(config, resolver, domain).await;
+        return both_schemes(registries, resolver, domain).await;
     }
     let mut found = Vec::new();
-    for mirror in &config.mirrors {
+    for mirror in &registries.mirrors {
         let text = mirror.to_string();
         let Some(host) = mirror.authority().map(ToString::to_string) else {
             continue;
         };
-        let insecure = is_insecure(config, resolver, &host).await;
+        let insecure = is_insecure(registries, resolver, &host).await;
         found.push(Endpoint {
             base: text.trim_end_matches('/').to_owned(),
             trust: if insecure {
@@ -93,14 +97,14 @@ pub async fn endpoints(config: &Config, resolver: &Resolver, domain: &str) -> Ve
 }
 
 /// Verified TLS only; for insecure registries unverified TLS, then none.
-async fn both_schemes(config: &Config, resolver: &Resolver, domain: &str) -> Vec<Endpoint> {
+async fn both_schemes(registries: &Registries, resolver: &Resolver, domain: &str) -> Vec<Endpoint> {
     let endpoint = |scheme: &str, trust: Trust| Endpoint {
         base: format!("{scheme}://{domain}"),
         trust,
         host: domain.to_owned(),
         mirror: false,
     };
-    if is_insecure(config, resolver, domain).await {
+    if is_insecure(registries, resolver, domain).await {
         vec![
             endpoint("https", Trust::Anyone),
             endpoint("http", Trust::Anyone),
@@ -110,9 +114,9 @@ async fn both_schemes(config: &Config, resolver: &Resolver, domain: &str) -> Vec
     }
 }
 
-async fn is_insecure(config: &Config, resolver: &Resolver, domain: &str) -> bool {
+async fn is_insecure(registries: &Registries, resolver: &Resolver, domain: &str) -> bool {
     let named = |rule: &Insecure| matches!(rule, Insecure::Host(host) if host == domain);
-    if config.insecure.iter().any(named) {
+    if registries.insecure.iter().any(named) {
         return true;
     }
     let Ok(authority) = domain.parse::<http::uri::Authority>() else {
@@ -122,7 +126,7 @@ async fn is_insecure(config: &Config, resolver: &Resolver, domain: &str) -> bool
     let addresses = resolver.lookup(authority.host()).await.unwrap_or_default();
     addresses.iter().any(|address| {
         address.is_loopback()
-            || config.insecure.iter().any(|rule| match rule {
+            || registries.insecure.iter().any(|rule| match rule {
                 Insecure::Network {
                     address: network,
                     bits,
@@ -232,16 +236,15 @@ mod tests {
     use berth_http::resolve::Files;
 
     async fn check(insecure: &[&str], mirrors: &[&str], domain: &str, expect: &[(&str, Trust)]) {
-        let config = Config {
+        let registries = Registries {
             insecure: insecure.iter().map(|rule| rule.parse().unwrap()).collect(),
             mirrors: mirrors.iter().map(|uri| uri.parse().unwrap()).collect(),
-            ..Config::default()
         };
         let resolver = Resolver::new(Files {
             hosts: "/nonexistent".into(),
             resolv_conf: "/nonexistent".into(),
         });
-        let found: Vec<(String, Trust)> = endpoints(&config, &resolver, domain)
+        let found: Vec<(String, Trust)> = endpoints(&registries, &resolver, domain)
             .await
             .into_iter()
             .map(|endpoint| (endpoint.base, endpoint.trust))

@@ -71,8 +71,12 @@ impl Distribution {
             reference: Box::new(request.reference.clone().or_latest()),
             failure,
         };
-        let endpoints =
-            endpoints(&self.0.config, &self.0.resolver, request.reference.domain()).await;
+        let endpoints = endpoints(
+            &self.registries(),
+            &self.0.resolver,
+            request.reference.domain(),
+        )
+        .await;
         let mut last = None;
         for endpoint in endpoints {
             let failure = match self.pull_from(&endpoint, request, tags, report).await {

@@ -220,7 +220,7 @@ async fn mirrors_are_tried_in_order_and_only_for_docker_hub() {
     good.push("library/app", "latest", &built);
     let mirrors = [&broken, &good].map(|mirror| format!("http://{}", mirror.address));
     let host = Host::with(|config| {
-        config.mirrors = mirrors.iter().map(|uri| uri.parse().unwrap()).collect();
+        config.registries.mirrors = mirrors.iter().map(|uri| uri.parse().unwrap()).collect();
     });
     host.pull("app").await.unwrap();
     assert_eq!(host.file("app", "a").as_deref(), Some("mirrored"));
