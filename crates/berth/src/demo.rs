@@ -58,7 +58,7 @@ fn perform(keep: bool) -> Result<()> {
     }
     let begin = Instant::now();
     let stage = Stage::build()?;
-    let outcome = stage.interruptible(|stage| play(stage));
+    let outcome = stage.interruptible(play);
     if keep && outcome.is_ok() {
         stage.keep();
         return Ok(());
