@@ -79,8 +79,10 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
         forget_volatile(overlay.work);
     }
     let mounted = match detached(overlay) {
+        // Until 6.5, overlay's options are only strings to the new API, which are judged when the
+        // file system is created; from then to 6.7 the option itself is refused.
         Err(Failed {
-            step: "lowerdir+",
+            step: "lowerdir+" | "create",
             source: Errno::INVAL,
         }) => classic::mount(overlay),
         other => other,
