@@ -78,16 +78,28 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
     if overlay.volatile {
         forget_volatile(overlay.work);
     }
+    if !takes_layers_one_by_one(&rustix::system::uname().release().to_string_lossy()) {
+        return mount_classic(overlay);
+    }
     let mounted = match detached(overlay) {
-        // Until 6.5, overlay's options are only strings to the new API, which are judged when the
-        // file system is created; from then to 6.7 the option itself is refused.
         Err(Failed {
-            step: "lowerdir+" | "create",
+            step: "lowerdir+",
             source: Errno::INVAL,
         }) => classic::mount(overlay),
         other => other,
     };
     mounted.map_err(|failed| failed.of(overlay))
+}
+
+/// Whether a kernel of this release has `lowerdir+`, which came with 6.7. Asking the kernel itself
+/// would leave a complaint in its log at every start: until 6.5 overlay judges its options only
+/// when the file system is created.
+fn takes_layers_one_by_one(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|digits| digits.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 7)
 }
 
 /// What [`mount`] does on kernels before 6.7. The calling process must have one thread.

@@ -85,3 +85,17 @@ fn a_volatile_root_can_be_mounted_again() {
     check(&layers, true);
     check(&layers, true);
 }
+
+#[test]
+fn the_kernels_release_decides_how_layers_are_named() {
+    for (release, expected) in [
+        ("6.1.0-56-cloud-amd64", false),
+        ("6.6.99", false),
+        ("6.7.0-rc1", true),
+        ("6.18.44-fc-v595", true),
+        ("5.15.0", false),
+        ("7.0", true),
+    ] {
+        assert_eq!(takes_layers_one_by_one(release), expected, "{release}");
+    }
+}
