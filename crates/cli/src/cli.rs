@@ -151,12 +151,11 @@ impl Cli {
         };
         let host = Host::parse(&host, tls.is_some())
             .map_err(|error| unresolved(Failure::new(error.to_string())))?;
-        // Reading the configuration only for headers would cost every command a file.
         Ok(Options {
             tls: tls.filter(|_| matches!(host, Host::Tcp { .. })),
             host,
             version: self.env("DOCKER_API_VERSION"),
-            headers: Vec::new(),
+            headers: self.config().http_headers(),
             user_agent: format!("Docker-Client/{} (linux)", self.build.version),
         })
     }

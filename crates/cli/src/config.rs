@@ -31,13 +31,22 @@ impl Config {
                 ));
             }
         };
-        match serde_json::from_slice(&bytes) {
+        Self::parse(path, &bytes)
+    }
+
+    /// The configuration that a file at `path` says.
+    pub fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self, String> {
+        match serde_json::from_slice(bytes) {
             Ok(fields) => Ok(Self { path, fields }),
             Err(error) => Err(format!(
                 "Error parsing config file ({}): {error}",
                 path.display()
             )),
         }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub fn text(&self, key: &str) -> Option<&str> {
@@ -75,13 +84,47 @@ impl Config {
         variables
     }
 
-    /// The base64 of `user:password` for a registry.
-    pub fn auth(&self, registry: &str) -> Option<&str> {
-        self.fields
-            .get("auths")?
-            .get(registry)?
-            .get("auth")?
-            .as_str()
+    /// The headers that every request to a daemon is to carry. Who we are is not theirs to say.
+    pub fn http_headers(&self) -> Vec<(String, String)> {
+        let headers = self.fields.get("HttpHeaders").and_then(Value::as_object);
+        let each = headers.into_iter().flatten();
+        each.filter(|(name, _)| !name.eq_ignore_ascii_case("user-agent"))
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect()
+    }
+
+    /// What `auths` has under a key, or else under one that means the same.
+    pub fn auth_entry(&self, key: &str, means: impl Fn(&str) -> bool) -> Option<&Value> {
+        let all = self.fields.get("auths")?.as_object()?;
+        let same = || all.iter().find(|(known, _)| means(known));
+        all.get(key).or_else(|| same().map(|(_, entry)| entry))
+    }
+
+    /// The name of the credential helper that is meant for one registry only.
+    pub fn helper(&self, key: &str) -> Option<&str> {
+        let name = self.fields.get("credHelpers")?.get(key)?.as_str()?;
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// Sets or removes what `auths` has under a key; `false` if it was so already.
+    pub fn set_auth(
+        &mut self,
+        key: &str,
+        entry: Option<serde_json::Map<String, Value>>,
+    ) -> std::io::Result<bool> {
+        let auths = self.fields.get("auths").and_then(Value::as_object);
+        let mut auths = auths.cloned().unwrap_or_default();
+        let entry = entry.map(Value::Object);
+        if auths.get(key) == entry.as_ref() {
+            return Ok(false);
+        }
+        match entry {
+            Some(entry) => auths.insert(key.to_owned(), entry),
+            None => auths.remove(key),
+        };
+        self.fields.insert("auths".to_owned(), auths.into());
+        self.save()?;
+        Ok(true)
     }
 
     /// Sets or removes a text and writes the file at once, by renaming a new one over it.
@@ -95,19 +138,28 @@ impl Config {
 
     fn save(&self) -> std::io::Result<()> {
         if let Some(dir) = self.path.parent() {
-            std::fs::create_dir_all(dir)?;
+            private_dir(dir)?;
         }
         let mut out = Vec::new();
         let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, format);
         serde::Serialize::serialize(&self.fields, &mut serializer)?;
-        let temporary = self
-            .path
-            .with_extension(format!("json.{}", std::process::id()));
+        // A file that is a link to another stays one.
+        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let temporary = path.with_extension(format!("json.{}", std::process::id()));
         let mut file = private_file(&temporary)?;
         file.write_all(&out)?;
-        std::fs::rename(&temporary, &self.path)
+        std::fs::rename(&temporary, &path)
     }
+}
+
+/// A directory that only its owner can enter, for the same reason.
+fn private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
 }
 
 /// A new file that only its owner can read, for it may hold credentials.

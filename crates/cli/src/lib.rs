@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod context;
 mod create;
+mod credentials;
 mod failure;
 pub mod flags;
 mod format;

@@ -1,10 +1,15 @@
-//! Credentials that a request brings.
+//! Credentials that a request brings, and `POST /auth`.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use berth_docker::auth::AuthConfig;
+use berth_docker::auth::{AuthConfig, AuthResponse};
+use berth_image::distribution::Credentials;
 use http::HeaderMap;
+
+use crate::call::Call;
+use crate::error::Error;
+use crate::respond::{self, Answer};
 
 const HEADER: &str = "x-registry-auth";
 
@@ -13,6 +18,43 @@ const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+
+/// Asks the registry whether it takes somebody's credentials (`docker login`).
+pub async fn login(mut call: Call) -> Answer {
+    let Some(auth) = call.json::<AuthConfig>().await? else {
+        return Err(Error::invalid(
+            "invalid JSON: got EOF while reading request body",
+        ));
+    };
+    let auth = expand(auth);
+    let address = auth.serveraddress.clone();
+    let distribution = call.shared.distribution.clone();
+    let logged_in = distribution.login(&address, &credentials(auth)).await?;
+    respond::ok(&AuthResponse {
+        status: "Login Succeeded".to_owned(),
+        identity_token: logged_in.identity_token.unwrap_or_default(),
+    })
+}
+
+/// What is sent to the registry.
+pub fn credentials(auth: AuthConfig) -> Credentials {
+    if !auth.identitytoken.is_empty() {
+        Credentials::Identity {
+            token: auth.identitytoken,
+        }
+    } else if !auth.registrytoken.is_empty() {
+        Credentials::Bearer {
+            token: auth.registrytoken,
+        }
+    } else if !auth.username.is_empty() {
+        Credentials::Password {
+            user: auth.username,
+            password: auth.password,
+        }
+    } else {
+        Credentials::Anonymous
+    }
+}
 
 /// What the header `X-Registry-Auth` says. One that cannot be read is as good as none, since
 /// clients send empty objects, `null` and worse when they have no credentials.

@@ -59,6 +59,17 @@ impl From<berth_image::distribution::Error> for Error {
     }
 }
 
+impl From<berth_image::distribution::LoginError> for Error {
+    fn from(error: berth_image::distribution::LoginError) -> Self {
+        let status = match &error {
+            error if error.is_unauthorized() => StatusCode::UNAUTHORIZED,
+            berth_image::distribution::LoginError::Address(_) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
 fn image_status(kind: berth_image::Kind) -> StatusCode {
     match kind {
         berth_image::Kind::NotFound => StatusCode::NOT_FOUND,

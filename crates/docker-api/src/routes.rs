@@ -3,7 +3,7 @@
 use http::Method;
 
 use crate::route::{Handler, Route};
-use crate::{containers, exec, hijack, images, networks, streams, swarm, system, volumes};
+use crate::{auth, containers, exec, hijack, images, networks, streams, swarm, system, volumes};
 
 /// Order matters only where two patterns match one path: the first wins.
 pub fn all() -> Vec<Route> {
@@ -16,6 +16,7 @@ pub fn all() -> Vec<Route> {
         head("/_ping", |call| Box::pin(system::ping(call))),
         get("/version", |call| Box::pin(system::version(call))),
         get("/info", |call| Box::pin(system::info(call))),
+        post("/auth", |call| Box::pin(auth::login(call))),
         get("/events", |call| Box::pin(system::events(call))),
         get("/system/df", |call| Box::pin(system::disk_usage(call))),
         get("/containers/json", |call| Box::pin(containers::list(call))),

@@ -29,7 +29,7 @@ wire! {
     /// The answer of `POST /auth`.
     #[serde(rename_all = "PascalCase")]
     pub struct AuthResponse {
-        pub status: String,
         pub identity_token: String,
+        pub status: String,
     }
 }

@@ -260,7 +260,9 @@ pub fn disk_usage(shared: &Shared) -> Result<DiskUsage> {
             ref_count: wire(volume::users(shared, &described.name).len()),
         });
     }
-    let layers = directory_bytes(&shared.config.data_root.join("layers"));
+    // Images count what they keep packed too: clients subtract their sizes from this one.
+    let directory = |name| directory_bytes(&shared.config.data_root.join(name));
+    let layers = directory("layers") + directory("blobs");
     Ok(DiskUsage {
         layers_size: i64::try_from(layers).unwrap_or(i64::MAX),
         images: None,

@@ -16,6 +16,7 @@ mod download;
 mod endpoint;
 mod failure;
 mod layers;
+mod login;
 mod pull;
 mod refusal;
 mod repository;
@@ -37,6 +38,7 @@ use crate::images::Images;
 pub use auth::Credentials;
 pub use endpoint::{Insecure, InvalidInsecure};
 pub use failure::{Cause, Error, Failure};
+pub use login::{LoggedIn, LoginError};
 pub use refusal::{Code, Refusal};
 
 /// What the administrator settles. Plain data.

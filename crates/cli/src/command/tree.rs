@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Command;
 use crate::commands::{
     attach, completion, context, create, events, exec, image, images, info, inspect, lifecycle,
-    load, logs, network, port, ps, pull, run, start, system, version, volume,
+    load, login, logs, network, port, ps, pull, run, start, system, version, volume,
 };
 use crate::flags::Flag;
 use crate::help;
@@ -53,6 +53,8 @@ pub const ROOT: &[Command] = &[
     inspect::INSPECT,
     lifecycle::KILL,
     load::LOAD,
+    login::LOGIN,
+    login::LOGOUT,
     logs::LOGS,
     Command::group("network", "Manage networks", NETWORK),
     lifecycle::PAUSE,

@@ -65,6 +65,10 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     cli.block_on(async {
         let client = cli.client()?;
         if !detach && tty && stdin && !stdin_is_terminal() {
+            // Docker looks for the container before each exec, and so tells of a missing one
+            // first. Only here does that make a difference.
+            let inspect = format!("{}/json", container_path(flags.arg(0)));
+            client.tell(Request::get(inspect)).await?;
             return Err(Failure::new("the input device is not a TTY"));
         }
         let path = format!("{}/exec", container_path(flags.arg(0)));

@@ -87,15 +87,6 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
     } else {
         LISTING
     };
-    if quiet && text.is_empty() {
-        // One line an image, however many names it has.
-        let rows = images
-            .iter()
-            .map(|image| row(image, NONE, NONE, NONE, full, now))
-            .collect();
-        listing.print(&text, true, rows)?;
-        return Ok(0);
-    }
     listing.print(&text, quiet, rows)?;
     Ok(0)
 }

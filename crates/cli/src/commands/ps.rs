@@ -67,7 +67,9 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         false => cli.config().text("psFormat").map(str::to_owned),
     };
     let text = configured.unwrap_or_else(|| flags.text("format").to_owned());
-    let size = flags.on("size") || (!flags.changed("size") && text.contains(".Size"));
+    // JSON shows the size too.
+    let shows_size = text.contains(".Size") || text.contains("json .}") || text == "json";
+    let size = flags.on("size") || (!flags.changed("size") && shows_size);
     let query = Query::new()
         .with_if("all", flags.on("all"))
         .with_some("limit", (limit > 0).then(|| limit.to_string()))
@@ -136,7 +138,7 @@ pub fn row(container: &Summary, full: bool, now: Timestamp) -> Row {
         .text("Command", format!("{command:?}"))
         .text("CreatedAt", format::go_time(container.created))
         .text("RunningFor", format::ago(container.created, now))
-        .value("Platform", Value::Nil)
+        .value("Platform", Value::NilPointer)
         .text("Ports", ports(&container.ports))
         .text("State", &container.state)
         .text("Status", &container.status)

@@ -1,14 +1,12 @@
 //! `pull`, also on behalf of `run` and `create`.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use berth_docker::auth::AuthConfig;
 use berth_docker_client::{Client, Query, Request};
 use berth_oci::reference::{InvalidReference, Reference};
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 
 use crate::cli::{Cli, print};
 use crate::command::{Arity, Command};
+use crate::credentials;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Flag, Parsed};
 use crate::progress::{self, Target};
@@ -31,9 +29,6 @@ pub const PULL: Command = Command::leaf(
 ])
 .arity(Arity::Exactly(1))
 .also(&["image pull", "pull"]);
-
-/// Docker Hub's key in the configuration file.
-const HUB: &str = "https://index.docker.io/v1/";
 
 pub fn parse(name: &str) -> Result<Reference, Failure> {
     name.parse().map_err(|error| {
@@ -125,34 +120,8 @@ fn request(cli: &Cli, reference: &Reference, platform: Option<&str>) -> Result<R
         .with_some("tag", version)
         .with_some("platform", platform);
     let mut request = Request::post("/images/create").query(query);
-    if let Some(auth) = credentials(cli, reference.domain())? {
+    if let Some(auth) = credentials::header(cli.config(), reference.domain())? {
         request = request.header(HeaderName::from_static("x-registry-auth"), auth);
     }
     Ok(request)
-}
-
-/// The credentials that the user has for a registry, as the daemon takes them.
-fn credentials(cli: &Cli, domain: &str) -> Result<Option<HeaderValue>, Failure> {
-    let key = if domain == "docker.io" { HUB } else { domain };
-    let Some(encoded) = cli.config().auth(key).filter(|auth| !auth.is_empty()) else {
-        return Ok(None);
-    };
-    let invalid = || {
-        Failure::new(format!(
-            "invalid credentials for {key} in the configuration"
-        ))
-    };
-    let decoded = STANDARD.decode(encoded).map_err(|_| invalid())?;
-    let decoded = String::from_utf8(decoded).map_err(|_| invalid())?;
-    let (username, password) = decoded.split_once(':').ok_or_else(invalid)?;
-    let auth = AuthConfig {
-        username: username.to_owned(),
-        password: password.trim_end_matches('\0').to_owned(),
-        serveraddress: key.to_owned(),
-        ..AuthConfig::default()
-    };
-    let json = serde_json::to_vec(&auth).map_err(|_| invalid())?;
-    let mut value = HeaderValue::from_str(&URL_SAFE.encode(json)).map_err(|_| invalid())?;
-    value.set_sensitive(true);
-    Ok(Some(value))
 }

@@ -132,7 +132,7 @@ impl Scope {
                     .collect()
             }
             Value::Int(count) => (0..count).map(|i| (Value::Int(i), Value::Int(i))).collect(),
-            Value::Nil => Vec::new(),
+            Value::Nil | Value::NilPointer => Vec::new(),
             other => return Err(Error(format!(":1: range can't iterate over {other}"))),
         };
         if items.is_empty() {
@@ -318,6 +318,6 @@ fn go_type(value: &Value) -> &'static str {
         Value::Float(_) => "float64",
         Value::Text(_) => "string",
         Value::List(_) => "[]interface {}",
-        Value::Nil | Value::Object(_) => "interface {}",
+        Value::Nil | Value::NilPointer | Value::Object(_) => "interface {}",
     }
 }

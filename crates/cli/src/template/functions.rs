@@ -91,7 +91,7 @@ fn length(value: &Value) -> Result<Value, Error> {
         Value::Text(text) => text.len(),
         Value::List(items) => items.len(),
         Value::Object(object) => object.fields.len(),
-        Value::Nil => 0,
+        Value::Nil | Value::NilPointer => 0,
         other => {
             return Err(Error(format!(":1: error calling len: len of type {other}")));
         }

@@ -12,6 +12,8 @@ pub type Method = Rc<dyn Fn(&str) -> String>;
 pub enum Value {
     #[default]
     Nil,
+    /// A field that is there, and points to nothing.
+    NilPointer,
     Bool(bool),
     Int(i64),
     Float(f64),
@@ -56,7 +58,7 @@ impl Value {
     /// Go's idea of an empty value.
     pub fn is_true(&self) -> bool {
         match self {
-            Self::Nil => false,
+            Self::Nil | Self::NilPointer => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -75,7 +77,7 @@ impl Value {
 
     fn write_json(&self, out: &mut String) {
         match self {
-            Self::Nil => out.push_str("null"),
+            Self::Nil | Self::NilPointer => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
             Self::Float(value) => out.push_str(&go_float(*value)),
@@ -146,6 +148,7 @@ impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nil => out.write_str("<no value>"),
+            Self::NilPointer => out.write_str("<nil>"),
             Self::Bool(value) => write!(out, "{value}"),
             Self::Int(value) => write!(out, "{value}"),
             Self::Float(value) => out.write_str(&go_float(*value)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_image::distribution::{Credentials, Request};
+use berth_image::distribution::Request;
 use berth_image::{Import, Progress};
 use http::StatusCode;
 
@@ -29,7 +29,7 @@ async fn pull(call: Call) -> Answer {
     let request = Request {
         reference: reference.clone(),
         platform: platform(&call)?,
-        credentials: credentials(&call),
+        credentials: auth::credentials(auth::registry(&call.headers)),
     };
     let shared = Arc::clone(&call.shared);
     let scope = call.shared.scope.clone();
@@ -85,26 +85,6 @@ async fn import(call: Call) -> Answer {
         Ok(())
     })
     .await
-}
-
-fn credentials(call: &Call) -> Credentials {
-    let auth = auth::registry(&call.headers);
-    if !auth.identitytoken.is_empty() {
-        Credentials::Identity {
-            token: auth.identitytoken,
-        }
-    } else if !auth.registrytoken.is_empty() {
-        Credentials::Bearer {
-            token: auth.registrytoken,
-        }
-    } else if !auth.username.is_empty() {
-        Credentials::Password {
-            user: auth.username,
-            password: auth.password,
-        }
-    } else {
-        Credentials::Anonymous
-    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ impl std::fmt::Debug for Credentials {
 #[derive(Debug)]
 pub struct Authorizer {
     credentials: Credentials,
+    /// Empty for a login, which is about no repository.
     scope: String,
     user_agent: HeaderValue,
     state: Mutex<State>,
@@ -69,6 +70,8 @@ pub struct Authorizer {
 struct State {
     demand: Demand,
     token: Option<Token>,
+    /// A refresh token that came with a token.
+    identity_token: Option<String>,
 }
 
 /// What the registry demands.
@@ -87,6 +90,7 @@ enum Demand {
 struct Token {
     value: String,
     good_until: Instant,
+    refresh: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,6 +99,8 @@ struct TokenAnswer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: String,
     #[serde(default)]
     expires_in: u64,
 }
@@ -108,6 +114,21 @@ impl Authorizer {
             user_agent,
             state: Mutex::default(),
         }
+    }
+
+    /// For finding out whether the credentials are good.
+    pub fn for_login(credentials: Credentials, user_agent: HeaderValue) -> Self {
+        Self {
+            credentials,
+            scope: String::new(),
+            user_agent,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The refresh token that the token server gave with the last token, if it gave one.
+    pub async fn identity_token(&self) -> Option<String> {
+        self.state.lock().await.identity_token.clone()
     }
 
     /// Takes note of what an answer demands; `true` when that changes what the next request says.
@@ -163,6 +184,7 @@ impl Authorizer {
                 }
                 let token = self.fetch(client, realm, service, now).await?;
                 let value = token.value.clone();
+                state.identity_token.clone_from(&token.refresh);
                 state.token = Some(token);
                 secret(value).map(Some)
             }
@@ -226,6 +248,7 @@ impl Authorizer {
         Ok(Token {
             value: format!("Bearer {token}"),
             good_until: now + lifetime - EXPIRY_MARGIN,
+            refresh: Some(answer.refresh_token).filter(|token| !token.is_empty()),
         })
     }
 
@@ -252,6 +275,10 @@ impl Authorizer {
             credentials => {
                 if let Credentials::Password { user, .. } = credentials {
                     fields.insert(0, ("account", user));
+                }
+                if self.scope.is_empty() {
+                    fields.push(("client_id", CLIENT_ID));
+                    fields.push(("offline_token", "true"));
                 }
                 if let Some(basic) = self.basic() {
                     headers.insert(AUTHORIZATION, secret(basic)?);

@@ -186,7 +186,7 @@ impl Distribution {
 }
 
 /// Ends the tasks of a scope when dropped.
-struct EndScope(berth_tasks::Scope);
+pub(super) struct EndScope(pub berth_tasks::Scope);
 
 impl Drop for EndScope {
     fn drop(&mut self) {

@@ -89,6 +89,20 @@ impl Repository {
         Ok(())
     }
 
+    /// Asks for `/v2/` with the credentials: the address that was asked, and what it answered.
+    pub async fn knock(&self) -> Result<(String, StatusCode), Failure> {
+        let uri = format!("{}/v2/", self.base);
+        let response = self.request(Method::GET, &uri, HeaderMap::new()).await?;
+        let status = response.status();
+        berth_http::body::discard(response.into_body()).await;
+        Ok((uri, status))
+    }
+
+    /// The refresh token that came with the authorization.
+    pub async fn identity_token(&self) -> Option<String> {
+        self.authorizer.identity_token().await
+    }
+
     /// Where a tag points.
     ///
     /// Asks by HEAD first, which public registries do not count as a pull. A refusal of that has
