@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::failure::Failure;
 
 pub use detach::Keys;
-pub use signals::{forward, unsettle, watch_size};
+pub use signals::{forward, insistence, unsettle, watch_size};
 pub use terminal::RawMode;
 
 const BUFFER_BYTES: usize = 32 * 1024;

@@ -67,6 +67,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
             return Err(Failure::new("the input device is not a TTY"));
         }
         let keys = run::detach_keys(cli, flags)?;
+        let insistence = streams::insistence()?;
         let signals = match flags.on("sig-proxy") && !tty {
             true => Some(streams::forward(client, &id)?),
             false => None,
@@ -99,6 +100,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         tokio::select! {
             code = copy => code,
             () = run::forever(signals) => Ok(0),
+        code = insistence => Ok(code),
             () = run::forever(resize) => Ok(0),
         }
     })

@@ -86,6 +86,7 @@ async fn foreground(cli: &Cli, flags: &Parsed) -> Outcome {
         .await
         .map_err(explain)?;
     // From here on a signal is the container's, if it is to have them.
+    let insistence = streams::insistence()?;
     let signals = match flags.on("sig-proxy") {
         true => Some(streams::forward(client, &id)?),
         false => None,
@@ -116,6 +117,7 @@ async fn foreground(cli: &Cli, flags: &Parsed) -> Outcome {
     tokio::select! {
         code = follow(streams, hijacked, wait) => code,
         () = forever(signals) => Ok(0),
+        code = insistence => Ok(code),
         () = forever(resize) => Ok(0),
     }
 }

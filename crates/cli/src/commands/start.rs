@@ -78,6 +78,7 @@ async fn attached(cli: &Cli, client: &Client, flags: &Parsed) -> Outcome {
     }
     let keys = run::detach_keys(cli, flags)?;
     let remove = container.host_config.auto_remove;
+    let insistence = streams::insistence()?;
     let signals = match tty {
         false => Some(streams::forward(client, &id)?),
         true => None,
@@ -105,6 +106,7 @@ async fn attached(cli: &Cli, client: &Client, flags: &Parsed) -> Outcome {
     tokio::select! {
         code = run::follow(streams, hijacked, wait) => code,
         () = run::forever(signals) => Ok(0),
+        code = insistence => Ok(code),
         () = run::forever(resize) => Ok(0),
     }
 }

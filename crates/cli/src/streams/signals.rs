@@ -5,6 +5,7 @@ use std::future::Future;
 use berth_docker_client::{Client, Query, Request, query};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cli::warn;
 use crate::failure::Failure;
 
 /// What is forwarded, by the name that the API takes. SIGCHLD, SIGPIPE and SIGURG are about
@@ -47,6 +48,30 @@ pub fn forward<'a>(
             // A container that has just ended needs no signal.
             client.tell(request).await.ok();
         }
+    })
+}
+
+/// How often one has to ask a client to leave that waits for a container.
+const INSISTENCE: u32 = 3;
+
+/// Ends, with the exit code, when the user insists on leaving: at the third SIGINT or SIGTERM.
+///
+/// Caught from the call on, also where signals are not forwarded: as long as the container runs, a
+/// Ctrl-C that is not for it is for nobody. Docker's client does the same.
+pub fn insistence() -> Result<impl Future<Output = u8>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        for _ in 0..INSISTENCE {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        warn(format!(
+            "\ngot {INSISTENCE} SIGTERM/SIGINTs, forcefully exiting"
+        ));
+        1
     })
 }
 
