@@ -34,15 +34,29 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 const BASH: &str = r#"# Completion of PROGRAM for bash.
 _PROGRAM_complete() {
-    local line
+    local line piece rest prefix words=() left=${COMP_LINE:0:COMP_POINT}
     COMPREPLY=()
+    # Bash breaks words at ':' and '=' too: what stands together is put together again.
+    for piece in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        rest=${left#"${left%%[![:space:]]*}"}
+        if [ "$rest" = "$left" ] && [ "${#words[@]}" -gt 0 ]; then
+            words[${#words[@]}-1]+=$piece
+        else
+            words+=("$piece")
+        fi
+        left=${rest#"$piece"}
+    done
+    # What is before the last break stays as it is on the line.
+    prefix=${words[${#words[@]}-1]}
+    prefix=${prefix%"${prefix##*[:=]}"}
     while IFS= read -r line; do
         if [ "$line" = ":files" ]; then
             compopt -o default 2>/dev/null
         else
-            COMPREPLY+=("${line%%$'\t'*}")
+            line=${line%%$'\t'*}
+            COMPREPLY+=("${line#"$prefix"}")
         fi
-    done < <(PROGRAM __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+    done < <(PROGRAM __complete "${words[@]:1}" 2>/dev/null)
     local each=${COMPREPLY[0]-}
     if [ "${#COMPREPLY[@]}" -eq 1 ] && [ "${each%=}" != "$each" ]; then
         compopt -o nospace 2>/dev/null
@@ -111,27 +125,33 @@ enum Candidates {
 /// explanation where there is one; `:files` asks the shell for files.
 pub fn complete(cli: &Cli, words: &[String]) -> u8 {
     let last = words.last().map_or("", String::as_str);
+    // `--name=` stands before each value.
+    let (flag, start) = match last.split_once('=') {
+        Some((flag, start)) if flag.starts_with("--") => (format!("{flag}="), start),
+        _ => (String::new(), last),
+    };
     let out = match plan(words) {
         Candidates::Files => ":files\n".to_owned(),
         Candidates::Nothing => String::new(),
-        Candidates::Words(words) => lines(last, words),
+        Candidates::Words(words) => lines(&flag, start, words),
         names => {
             let found = found(cli, &names).unwrap_or_default();
-            lines(last, found.into_iter().map(|name| (name, "")).collect())
+            let found = found.into_iter().map(|name| (name, "")).collect();
+            lines(&flag, start, found)
         }
     };
     print(out).map_or(1, |()| 0)
 }
 
-fn lines(start: &str, words: Vec<(String, &'static str)>) -> String {
+fn lines(prefix: &str, start: &str, words: Vec<(String, &'static str)>) -> String {
     let mut out = String::new();
     for (word, about) in words
         .into_iter()
         .filter(|(word, _)| word.starts_with(start))
     {
         let _ = match about.lines().next() {
-            None | Some("") => writeln!(out, "{word}"),
-            Some(about) => writeln!(out, "{word}\t{about}"),
+            None | Some("") => writeln!(out, "{prefix}{word}"),
+            Some(about) => writeln!(out, "{prefix}{word}\t{about}"),
         };
     }
     out
@@ -166,6 +186,12 @@ fn plan(words: &[String]) -> Candidates {
     }
     if let Some(flag) = takes_value {
         return value(flag);
+    }
+    if last.starts_with("--")
+        && !only_arguments
+        && let Some((name, _)) = last.split_once('=')
+    {
+        return flag(flags, name).map_or(Candidates::Nothing, value);
     }
     if last.starts_with('-') && !only_arguments {
         let visible = flags.iter().filter(|flag| !flag.hidden);
@@ -323,6 +349,9 @@ mod tests {
         has("image ", "ls");
         has("run --", "--publish");
         has("run --restart ", "always");
+        has("run --restart=al", "always");
+        check("run --network=n", &Candidates::Networks);
+        check("run --rm=t", &Candidates::Nothing);
         check("run -it ", &Candidates::Images);
         check("run -e A=1 --rm ", &Candidates::Images);
         check("run debian ", &Candidates::Nothing);
