@@ -25,6 +25,7 @@ pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Ve
     for entry in host.extra_hosts.iter().flatten() {
         check_extra_host(entry)?;
     }
+    check_device_requests(host)?;
     check_cpu(host, facts)?;
     check_memory(host, facts)
 }
@@ -173,6 +174,24 @@ fn check_restart(host: &HostConfig) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// No device driver is registered, which is what dockerd says where it has none either.
+fn check_device_requests(host: &HostConfig) -> Result<()> {
+    let Some(request) = host.device_requests.iter().flatten().next() else {
+        return Ok(());
+    };
+    let capabilities: Vec<String> = request
+        .capabilities
+        .iter()
+        .flatten()
+        .map(|all_of| format!("[{}]", all_of.join(" ")))
+        .collect();
+    Err(Error::internal(format!(
+        "could not select device driver {:?} with capabilities: [{}]",
+        request.driver,
+        capabilities.join(" ")
+    )))
 }
 
 fn check_extra_host(entry: &str) -> Result<()> {
@@ -363,6 +382,20 @@ mod tests {
                 .contains("Invalid value x for cpuset cpus")
         );
         assert!(refused(|_, host| host.oom_score_adj = 2000).contains("range for oom score adj"));
+    }
+
+    #[test]
+    fn devices_without_a_driver_are_refused_as_dockerd_does() {
+        let message = refused(|_, host| {
+            host.device_requests = Some(vec![berth_docker::container::DeviceRequest {
+                capabilities: Some(vec![vec!["gpu".into()]]),
+                ..Default::default()
+            }]);
+        });
+        assert_eq!(
+            message,
+            "could not select device driver \"\" with capabilities: [[gpu]]"
+        );
     }
 
     #[test]
