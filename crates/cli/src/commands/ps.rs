@@ -67,8 +67,8 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         false => cli.config().text("psFormat").map(str::to_owned),
     };
     let text = configured.unwrap_or_else(|| flags.text("format").to_owned());
-    // JSON shows the size too.
-    let shows_size = text.contains(".Size") || text.contains("json .}") || text == "json";
+    // `{{json .}}` shows the size too; docker does not count it for plain `json`.
+    let shows_size = text.contains(".Size") || text.contains("json .}");
     let size = flags.on("size") || (!flags.changed("size") && shows_size);
     let query = Query::new()
         .with_if("all", flags.on("all"))

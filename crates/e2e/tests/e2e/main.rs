@@ -14,6 +14,7 @@ mod faults;
 mod images;
 mod isolation;
 mod network;
+mod parity;
 mod refusals;
 mod registry;
 mod terminal;
