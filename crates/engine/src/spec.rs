@@ -81,6 +81,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Spec> {
     spec.set_process(Some(process::main(inputs)?));
     spec.set_mounts(Some(all_mounts(inputs)));
     spec.set_hooks(None::<Hooks>);
+    // The type's default is a name of its own.
+    spec.set_hostname(None::<String>);
     if host.uts_mode != "host" && !inputs.config.hostname.is_empty() {
         spec.set_hostname(Some(inputs.config.hostname.clone()));
         if !inputs.config.domainname.is_empty() {

@@ -349,6 +349,12 @@ fn none_host_and_shared_networks() {
         "http://127.0.0.1/",
     ]);
     assert_eq!(page.ok(), "page");
+    let hostname = |network: &str| {
+        let output = daemon.docker(&["run", "--rm", "--network", network, "busybox", "hostname"]);
+        output.ok().to_owned()
+    };
+    let id = daemon.docker(&["ps", "-q", "--filter", "name=web"]);
+    assert_eq!(hostname("container:web"), id.ok());
 }
 
 /// A network namespace for a daemon, so that the firewall there is nobody else's, with a wire to

@@ -1,11 +1,13 @@
 //! Starting: network, files, specification, launch; then the keeper's word.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_base::Timestamp;
+use berth_docker::container::Config;
 use berth_runtime::protocol::{
     AttachOptions, Event, Failure, FailureKind, Launch, UserRequest, VERSION,
 };
@@ -247,8 +249,9 @@ impl Job {
         shared.prepare_mounts(record)?;
         let devices = spec::devices::gather(&record.host)?;
         let cgroup = shared.cgroup(record);
+        let config = self.named_config();
         let spec = spec::plan(&Inputs {
-            config: &record.config,
+            config: &config,
             host: &record.host,
             mounts: &record.mounts,
             devices: &devices,
@@ -294,6 +297,34 @@ impl Job {
             .launch(launch, theirs.as_fd(), netns.map(AsFd::as_fd), &clients)
             .context(format!("launch container {id}"))?;
         Ok(ours.into())
+    }
+}
+
+impl Job {
+    /// The configuration with the host name that a shared network brings along, as Docker has it.
+    fn named_config(&self) -> Cow<'_, Config> {
+        let config = &self.record.config;
+        if !config.hostname.is_empty() {
+            return Cow::Borrowed(config);
+        }
+        let hostname = match &self.joins.network {
+            Join::Host => rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            Join::Container { id, .. } => {
+                let joined = self.shared.table.find(id.as_str());
+                joined.map_or_else(
+                    |_gone| String::new(),
+                    |joined| joined.view().record.config.hostname.clone(),
+                )
+            }
+            Join::None | Join::Bridge { .. } => String::new(),
+        };
+        Cow::Owned(Config {
+            hostname,
+            ..config.clone()
+        })
     }
 }
 

@@ -123,14 +123,10 @@ impl Failure {
         }
     }
 
-    /// Whether another endpoint of the same registry (plain HTTP) may do better.
+    /// Whether another endpoint of the same registry (plain HTTP) may do better: not once this
+    /// one has answered, whatever it said, as in Docker.
     pub fn may_be_the_endpoints(&self) -> bool {
-        matches!(
-            self,
-            Self::Request { .. }
-                | Self::Broken { .. }
-                | Self::Refused(Refusal::Unreadable { .. } | Refusal::Status(_))
-        )
+        matches!(self, Self::Request { cause, .. } if matches!(**cause, Cause::Transport(_)))
     }
 }
 
