@@ -1,6 +1,5 @@
 //! What all parts of the engine share, and the small operations on it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +15,7 @@ use berth_store::Store;
 use berth_tasks::Scope;
 use oci_spec::runtime::LinuxResources;
 
-use crate::config::{Config, Live, OWN_RUNTIME};
+use crate::config::{Config, Live, OWN_RUNTIME, Runtime};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
@@ -107,13 +106,13 @@ impl Shared {
     }
 
     /// The other runtime that the container asks for; `None` is our own.
-    pub fn oci_runtime(&self, record: &Record) -> Result<Option<PathBuf>> {
+    pub fn oci_runtime(&self, record: &Record) -> Result<Option<Runtime>> {
         let name = record.host.runtime.as_str();
         if name.is_empty() || name == OWN_RUNTIME {
             return Ok(None);
         }
         match self.live.load().runtimes.get(name) {
-            Some(runtime) => Ok(Some(runtime.path.clone())),
+            Some(runtime) => Ok(Some(runtime.clone())),
             None => Err(Error::invalid(format!(
                 "unknown or invalid runtime name: {name}"
             ))),

@@ -20,6 +20,7 @@ use std::time::Instant;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::container::Container;
+use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{
     Event, ExecState, ExitRecord, Failure, FailureKind, KeeperState, Launch, VERSION,
@@ -56,6 +57,8 @@ struct Keeper {
     id: String,
     dir: PathBuf,
     container: Container,
+    /// The other runtime that made the container.
+    foreign: Option<Foreign>,
     /// Holds the overlay until the end has been reported: the last reference syncs the disk.
     mount: Option<OwnedFd>,
     /// The container's filter in JSON, for execs; parsed it would take several times the memory.

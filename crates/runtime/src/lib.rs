@@ -6,6 +6,7 @@ pub mod cli;
 pub mod container;
 pub mod defaults;
 pub mod error;
+pub mod foreign;
 pub mod framing;
 pub mod keeper;
 pub mod launcher;

@@ -69,6 +69,9 @@ pub struct Launch {
     pub attach: Vec<AttachOptions>,
     /// Another OCI runtime to use in place of ours (`--add-runtime`).
     pub oci_runtime: Option<PathBuf>,
+    /// What goes before that runtime's own words (`runtimeArgs`).
+    #[serde(default)]
+    pub oci_runtime_args: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -206,6 +206,16 @@ impl Settings {
         if let Some(size) = &self.default_shm_size {
             berth_base::size::parse_binary(size)?;
         }
+        if self
+            .runtimes
+            .contains_key(berth_engine::config::OWN_RUNTIME)
+        {
+            // What clients call the daemon's own runtime.
+            bail!(
+                "runtime name '{}' is reserved",
+                berth_engine::config::OWN_RUNTIME
+            );
+        }
         if let Some(name) = &self.default_runtime
             && name != berth_engine::config::OWN_RUNTIME
             && !self.runtimes.contains_key(name)

@@ -8,7 +8,11 @@ use rustix::process::Signal;
 use crate::program;
 
 fn refused(flags: &[&str]) -> String {
-    let root = std::env::temp_dir().join(format!("berth-refused-{}", std::process::id()));
+    let root = std::env::temp_dir().join(format!(
+        "berth-refused-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     let mut command = Command::new(program());
     command
         .arg("daemon")
@@ -190,4 +194,122 @@ fn without_a_daemon_the_command_line_says_how_to_start_one() {
             .stderr
             .contains("Cannot connect to the Docker daemon at unix:///nonexistent/berth.sock")
     );
+}
+
+/// What every OCI runtime has to do for a container.
+fn check_runtime(daemon: &Daemon, runtime: &str) {
+    let run = |words: &[&str]| {
+        let mut all = vec!["run", "--rm", "--runtime", runtime, "busybox"];
+        all.extend(words);
+        daemon.docker(&all)
+    };
+    assert_eq!(run(&["echo", "hello"]).ok(), "hello");
+    assert_eq!(run(&["sh", "-c", "exit 7"]).code, 7);
+    assert_ne!(run(&["nonesuch"]).code, 0);
+    let words = [
+        "run",
+        "-d",
+        "--runtime",
+        runtime,
+        "-p",
+        "0:80",
+        "-m",
+        "64m",
+        "--name",
+        "cc",
+    ];
+    let server = "mkdir -p /w; echo page >/w/index.html; httpd -p 80 -h /w; exec sleep 1000";
+    let id = daemon.docker(&[&words[..], &["busybox", "sh", "-c", server]].concat());
+    let id = id.ok().to_owned();
+    let port = daemon.docker(&["port", "cc", "80"]);
+    let url = format!("http://{}/", port.ok().lines().next().unwrap());
+    until("the page comes", || {
+        let page = run_curl(&url);
+        (page.stdout == "page\n").then_some(())
+    });
+    assert_eq!(
+        daemon.docker(&["exec", "cc", "echo", "inside"]).ok(),
+        "inside"
+    );
+    assert_eq!(daemon.docker(&["exec", "cc", "sh", "-c", "exit 3"]).code, 3);
+    let terminal = daemon.docker(&["exec", "-t", "cc", "tty"]);
+    assert_eq!(terminal.ok().trim(), "/dev/pts/0");
+    daemon.docker(&["pause", "cc"]).ok();
+    daemon.docker(&["unpause", "cc"]).ok();
+    daemon
+        .docker(&["update", "-m", "32m", "--memory-swap", "32m", "cc"])
+        .ok();
+    // It is the runtime that we think it is.
+    let state = daemon
+        .root
+        .join("exec/containers")
+        .join(&id)
+        .join("runtime");
+    assert!(state.exists(), "{} has no state", state.display());
+    daemon.docker(&["restart", "-t", "0", "cc"]).ok();
+    daemon.docker(&["kill", "cc"]).ok();
+    assert_eq!(daemon.docker(&["wait", "cc"]).ok(), "137");
+    daemon.docker(&["rm", "cc"]).ok();
+}
+
+fn run_curl(url: &str) -> berth_testkit::Output {
+    run(Command::new("curl").args(["-s", "-m", "2", url]), b"")
+}
+
+#[test]
+fn containers_run_by_runc_when_it_is_added_and_made_the_default() {
+    let flags = ["--add-runtime", "other=runc", "--default-runtime", "other"];
+    let mut daemon = Daemon::start(program(), &flags);
+    daemon.load("busybox");
+    check_runtime(&daemon, "other");
+    daemon
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
+        .ok();
+    let runtime = daemon.docker(&["inspect", "-f", "{{.HostConfig.Runtime}}", "cc"]);
+    assert_eq!(runtime.ok(), "other");
+    let state = |daemon: &Daemon| {
+        let format = "{{.State.Pid}} {{.State.Status}}";
+        daemon
+            .docker(&["inspect", "-f", format, "cc"])
+            .ok()
+            .to_owned()
+    };
+    let before = state(&daemon);
+    daemon.signal(Signal::KILL);
+    daemon.spawn();
+    assert_eq!(state(&daemon), before);
+    let name = daemon.docker(&["run", "--rm", "busybox", "nonesuch"]);
+    name.fails(127, "OCI runtime create failed: runc create failed")
+        .fails(
+            127,
+            "exec: \"nonesuch\": executable file not found in $PATH",
+        );
+    daemon
+        .docker(&["create", "--runtime", "nonesuch", "busybox"])
+        .fails(1, "unknown or invalid runtime name: nonesuch");
+}
+
+#[test]
+fn containers_run_by_crun_where_it_can() {
+    let daemon = Daemon::start(program(), &["--add-runtime", "crun=/usr/bin/crun"]);
+    daemon.load("busybox");
+    // crun refuses cgroup version 1 beside a version 2 that has controllers.
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers");
+    if controllers.is_ok_and(|controllers| !controllers.trim().is_empty()) {
+        daemon
+            .docker(&["run", "--rm", "--runtime", "crun", "busybox", "true"])
+            .fails(
+                125,
+                "OCI runtime create failed: cgroups in hybrid mode not supported",
+            );
+    } else {
+        check_runtime(&daemon, "crun");
+    }
+    let reserved = refused(&["--add-runtime", "runc=/usr/sbin/runc"]);
+    assert!(
+        reserved.contains("runtime name 'runc' is reserved"),
+        "{reserved}"
+    );
+    let unknown = refused(&["--default-runtime", "nonesuch"]);
+    assert!(unknown.contains("nonesuch"), "{unknown}");
 }

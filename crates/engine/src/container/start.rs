@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use berth_base::Timestamp;
 use berth_docker::container::Config;
+use berth_runtime::foreign;
 use berth_runtime::protocol::{
     AttachOptions, Event, Failure, FailureKind, Launch, UserRequest, VERSION,
 };
@@ -192,11 +193,12 @@ impl Owner {
 
 /// Docker's words around those of the runtime.
 fn launch_error(failure: &Failure) -> Error {
-    let message = if failure.message.starts_with("runc create failed") {
+    let other_runtimes = failure.message.strip_prefix(foreign::CREATE_FAILED);
+    let message = if failure.message.starts_with("runc create failed") || other_runtimes.is_some() {
         format!(
             "failed to create task for container: failed to create shim task: \
              OCI runtime create failed: {}: unknown",
-            failure.message
+            other_runtimes.unwrap_or(&failure.message)
         )
     } else {
         failure.message.clone()
@@ -262,6 +264,7 @@ impl Job {
             default_ulimits: &shared.default_ulimits,
             facts: &shared.facts,
         })?;
+        let other_runtime = shared.oci_runtime(record)?;
         let launch = Launch {
             version: VERSION,
             id: id.to_owned(),
@@ -284,7 +287,8 @@ impl Job {
                 .iter()
                 .map(|(options, _)| options.clone())
                 .collect(),
-            oci_runtime: shared.oci_runtime(record)?,
+            oci_runtime: other_runtime.as_ref().map(|other| other.path.clone()),
+            oci_runtime_args: other_runtime.map(|other| other.args).unwrap_or_default(),
         };
         let (ours, theirs) = UnixStream::pair().context("make a keeper's control socket")?;
         let clients: Vec<_> = self

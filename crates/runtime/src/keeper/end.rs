@@ -6,6 +6,7 @@ use super::control::Connection;
 use super::process::Process;
 use super::{Keeper, MAX_FINISHED_EXECS, files, now_ns};
 use crate::container::Exit;
+use crate::foreign::Foreign;
 use crate::log::Stream;
 use crate::protocol::{Event, ExecState, ExitRecord};
 
@@ -53,6 +54,9 @@ impl Keeper {
         let finished_at_ns = now_ns();
         // With the host's process namespace others may be left, and hold the pipes.
         let _ = self.container.kill_all(libc::SIGKILL);
+        if let Some(Err(error)) = self.foreign.as_ref().map(Foreign::delete) {
+            self.warn(&error);
+        }
         let removed = self.container.remove_cgroup();
         self.drain(index);
         self.processes[index].ended(exit);
@@ -106,6 +110,9 @@ impl Keeper {
             .all(|process: &Process| process.exit.is_some());
         let served = self.clients.is_empty() && execs_ended;
         if !self.released && (served || now >= since + RELEASE_AFTER) {
+            if let Some(foreign) = &mut self.foreign {
+                foreign.unmount();
+            }
             self.mount = None;
             self.released = true;
             self.publish(&Event::Released);

@@ -9,7 +9,8 @@ use super::client::Client;
 use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, internal};
-use crate::container::ExecRequest;
+use crate::container::{self, ExecRequest};
+use crate::foreign::Begun;
 use crate::protocol::{
     AttachOptions, Event, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
 };
@@ -78,17 +79,26 @@ impl Keeper {
             }
             RequestBody::Pause => {
                 self.running()?;
-                self.container.pause().map_err(|error| internal(&error))?;
+                match &self.foreign {
+                    Some(foreign) => foreign.pause()?,
+                    None => self.container.pause().map_err(|error| internal(&error))?,
+                }
                 self.paused = true;
             }
             RequestBody::Resume => {
                 self.running()?;
-                self.container.resume().map_err(|error| internal(&error))?;
+                match &self.foreign {
+                    Some(foreign) => foreign.resume()?,
+                    None => self.container.resume().map_err(|error| internal(&error))?,
+                }
                 self.paused = false;
             }
             RequestBody::Update { resources } => {
                 self.running()?;
-                self.container.update(&resources)?;
+                match &self.foreign {
+                    Some(foreign) => foreign.update(&resources)?,
+                    None => self.container.update(&resources)?,
+                }
             }
         }
         Ok(ReplyBody::Done)
@@ -120,7 +130,10 @@ impl Keeper {
             stdio,
             seccomp: seccomp.as_ref(),
         };
-        let child = self.container.exec(request)?;
+        let child = match &self.foreign {
+            Some(foreign) => adopt(foreign.exec(spec, request.stdio)?)?,
+            None => self.container.exec(request)?,
+        };
         for message in child.warnings {
             self.publish(&Event::Warning { message });
         }
@@ -152,6 +165,9 @@ impl Keeper {
         let sent = match target {
             Target::Init => {
                 self.running()?;
+                if let Some(foreign) = &self.foreign {
+                    return Ok(foreign.kill(signal)?);
+                }
                 self.container.kill(signal)
             }
             Target::All => {
@@ -189,6 +205,18 @@ impl Keeper {
     fn running(&self) -> Result<(), Failure> {
         self.process(None).map(|_init| ())
     }
+}
+
+/// A process that another runtime left to us.
+fn adopt(begun: Begun) -> Result<container::Process, Failure> {
+    let pidfd = rustix::process::pidfd_open(begun.pid, rustix::process::PidfdFlags::empty())
+        .map_err(|error| internal(&error))?;
+    Ok(container::Process {
+        pid: begun.pid,
+        pidfd,
+        console: begun.console,
+        warnings: Vec::new(),
+    })
 }
 
 fn not_running(name: &str) -> Failure {

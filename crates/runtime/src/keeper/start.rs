@@ -12,7 +12,8 @@ use super::client::Client;
 use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, files, internal, now_ns};
-use crate::container::{self, Container, CreateRequest};
+use crate::container::{self, Container, CreateRequest, Created, Stdio};
+use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
 use crate::rootfs::overlay::{self, Overlay};
@@ -42,13 +43,6 @@ pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keep
 }
 
 fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, Failure> {
-    if launch.oci_runtime.is_some() {
-        let message = "another OCI runtime than ours cannot be used yet".to_owned();
-        return Err(Failure {
-            kind: FailureKind::InvalidRequest,
-            message,
-        });
-    }
     let netns = match launch.has_netns {
         true => Some(fds.pop_front().ok_or_else(missing_fd)?),
         false => None,
@@ -79,27 +73,13 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
         stderr: true,
     };
     let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
-    let mut created = container::create(CreateRequest {
-        id: &launch.id,
-        spec: &launch.spec,
-        rootfs: match (&launch.rootfs, &mount) {
-            (Rootfs::Overlay { .. }, Some(mount)) => container::Rootfs::Mount(mount.as_fd()),
-            (Rootfs::Directory(path), _) => container::Rootfs::Directory(path),
-            (Rootfs::Overlay { .. }, None) => return Err(missing_fd()),
-        },
-        stdio,
-        netns: netns.as_ref().map(AsFd::as_fd),
-        cgroup: &launch.cgroup,
-        init: launch.init,
-        lifetime: container::Lifetime::Caller,
-    })?;
-    let console = created.console.take();
-    let warnings = std::mem::take(&mut created.warnings);
+    let mut made = make(launch, mount.as_ref(), netns.as_ref(), stdio)?;
+    let (console, warnings) = made.take();
     // The terminal's keeper's side exists before the command can write to it.
-    let pid = created.container().pid().as_raw_nonzero().get();
+    let pid = made.container().pid().as_raw_nonzero().get();
     let init = Process::new(INIT, None, pid, None, console, ends, launch.stdin_once)
         .map_err(|error| internal(&error))?;
-    let container = created.start()?;
+    let (container, foreign) = made.start()?;
     let has_terminal = init.has_terminal();
     let clients = launch
         .attach
@@ -110,6 +90,7 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
     let mut keeper = Keeper {
         id: launch.id.clone(),
         dir: launch.dir.clone(),
+        foreign,
         mount,
         seccomp: None,
         log,
@@ -152,6 +133,103 @@ impl Keeper {
         }
         for client in &mut self.clients {
             client.flush(Instant::now());
+        }
+    }
+}
+
+/// A container before its start.
+enum Made {
+    Own(Created),
+    Other(Box<Other>),
+}
+
+/// One that another runtime has made. Dropping it before the start removes it.
+struct Other {
+    foreign: Option<Foreign>,
+    container: Option<Container>,
+    console: Option<OwnedFd>,
+}
+
+fn make(
+    launch: &Launch,
+    mount: Option<&OwnedFd>,
+    netns: Option<&OwnedFd>,
+    stdio: Stdio,
+) -> Result<Made, Failure> {
+    let Some(program) = &launch.oci_runtime else {
+        let created = container::create(CreateRequest {
+            id: &launch.id,
+            spec: &launch.spec,
+            rootfs: match (&launch.rootfs, mount) {
+                (Rootfs::Overlay { .. }, Some(mount)) => container::Rootfs::Mount(mount.as_fd()),
+                (Rootfs::Directory(path), _) => container::Rootfs::Directory(path),
+                (Rootfs::Overlay { .. }, None) => return Err(missing_fd()),
+            },
+            stdio,
+            netns: netns.map(AsFd::as_fd),
+            cgroup: &launch.cgroup,
+            init: launch.init,
+            lifetime: container::Lifetime::Caller,
+        })?;
+        return Ok(Made::Own(created));
+    };
+    let foreign = Foreign::prepare(program, launch, mount, netns)?;
+    let begun = match foreign.create(stdio) {
+        Ok(begun) => begun,
+        Err(error) => {
+            // The first failure is the one to tell.
+            let _ = foreign.delete();
+            return Err(error.into());
+        }
+    };
+    let mut other = Box::new(Other {
+        foreign: Some(foreign),
+        container: None,
+        console: begun.console,
+    });
+    other.container = Some(Container::attach(begun.pid, &launch.cgroup)?);
+    Ok(Made::Other(other))
+}
+
+impl Made {
+    fn take(&mut self) -> (Option<OwnedFd>, Vec<String>) {
+        match self {
+            Self::Own(created) => (
+                created.console.take(),
+                std::mem::take(&mut created.warnings),
+            ),
+            Self::Other(other) => (other.console.take(), Vec::new()),
+        }
+    }
+
+    fn container(&self) -> &Container {
+        match self {
+            Self::Own(created) => created.container(),
+            Self::Other(other) => other
+                .container
+                .as_ref()
+                .expect("only start and drop take it, and both end this value"),
+        }
+    }
+
+    fn start(self) -> Result<(Container, Option<Foreign>), Failure> {
+        match self {
+            Self::Own(created) => Ok((created.start()?, None)),
+            Self::Other(mut other) => {
+                if let Some(foreign) = &other.foreign {
+                    foreign.start()?;
+                }
+                let container = other.container.take().ok_or_else(missing_fd)?;
+                Ok((container, other.foreign.take()))
+            }
+        }
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        if let Some(foreign) = &self.foreign {
+            let _ = foreign.delete();
         }
     }
 }

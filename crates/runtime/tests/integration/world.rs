@@ -156,6 +156,7 @@ impl World {
             },
             attach: Vec::new(),
             oci_runtime: None,
+            oci_runtime_args: Vec::new(),
         };
         Container {
             launch,
