@@ -226,7 +226,7 @@ fn tls_and_a_password_are_used() {
                 &["login", "-u", "user", "--password-stdin", "localhost:23758"],
                 b"wrong",
             )
-            .fails(1, "unauthorized");
+            .fails(1, "failed with status: 401 Unauthorized");
         daemon
             .docker_with(
                 &["login", "-u", "user", "--password-stdin", "localhost:23758"],

@@ -66,9 +66,28 @@ pub fn leave(cgroup: &str) {
     for _ in 0..REMOVE_TRIES {
         directories.retain(|directory| !remove(directory));
         if directories.is_empty() {
-            return;
+            break;
         }
         std::thread::sleep(REMOVE_PAUSE);
+    }
+    forget_in_version_2(cgroup);
+}
+
+/// Beside version 1, runc also makes a directory in a version 2 hierarchy, and leaves its parent
+/// behind, which is the instance's.
+fn forget_in_version_2(cgroup: &str) {
+    let Some(instance) = Path::new(cgroup).parent() else {
+        return;
+    };
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let point = mount.split(' ').nth(4)?;
+        file_system.starts_with("cgroup2 ").then(|| Path::new(point))
+    });
+    for point in points {
+        // Absent, or in use: both are fine.
+        let _ = fs::remove_dir(point.join(instance.strip_prefix("/").unwrap_or(instance)));
     }
 }
 
