@@ -263,7 +263,7 @@ async fn plain_http_is_only_spoken_where_it_is_allowed() {
         )
     );
     for rule in [format!("0.0.0.0:{port}"), "0.0.0.0/8".to_owned()] {
-        let host = Host::with(|config| config.insecure = vec![rule.parse().unwrap()]);
+        let host = Host::with(|config| config.registries.insecure = vec![rule.parse().unwrap()]);
         host.pull(&name).await.unwrap();
     }
 }

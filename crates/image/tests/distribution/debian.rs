@@ -258,7 +258,7 @@ async fn tls_is_verified_against_the_hosts_and_the_registrys_authorities() {
         .await
         .unwrap();
     let insecure =
-        Host::with(|config| config.insecure = vec![format!("0.0.0.0:{port}").parse().unwrap()]);
+        Host::with(|config| config.registries.insecure = vec![format!("0.0.0.0:{port}").parse().unwrap()]);
     insecure.pull(&name).await.unwrap();
 }
 
