@@ -21,6 +21,7 @@ pub mod pull;
 pub mod run;
 pub mod start;
 pub mod system;
+pub mod update;
 pub mod version;
 pub mod volume;
 mod waiting;

@@ -205,7 +205,7 @@ fn check_modes(flags: &Parsed) -> Result<(), Error> {
 }
 
 /// `no`, `always`, `unless-stopped`, `on-failure` or `on-failure:3`.
-fn restart(text: &str) -> Result<RestartPolicy, Error> {
+pub fn restart(text: &str) -> Result<RestartPolicy, Error> {
     let (name, count) = match text.split_once(':') {
         Some((name, count)) => (name, Some(count)),
         None => (text, None),

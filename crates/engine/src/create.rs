@@ -19,7 +19,7 @@ use crate::populate::populate;
 use crate::record::{Record, Snapshot};
 use crate::shared::Shared;
 use crate::spec::mounts::{Kind, Mount};
-use crate::spec::{adapt, container_of, merge, mounts, validate};
+use crate::spec::{adapt, merge, mounts, validate};
 
 /// How often another made-up name is tried.
 const NAME_ATTEMPTS: u32 = 20;
@@ -108,13 +108,33 @@ fn plan(
     };
     record.endpoint = endpoint(shared, &record, request.networking_config)?;
     record.mounts = mounts::requested(&record.config, &record.host, &|reference| {
-        Ok(shared.table.find(reference)?.view().record.mounts.clone())
+        let other = shared.table.find(reference).map_err(as_invalid)?;
+        Ok(other.view().record.mounts.clone())
     })?;
     mounts::check_sources(&record.mounts, &record.host.mounts)?;
     // What a start would refuse is refused here, where the user still looks.
     network::ports(&record)?;
+    check_links(shared, &record)?;
     shared.oci_runtime(&record)?;
     Ok((record, warnings))
+}
+
+/// What a request names, other than its image, and is not there: Docker's status is 400.
+fn as_invalid(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::NotFound => Error::invalid(error.message),
+        _ => error,
+    }
+}
+
+fn check_links(shared: &Shared, record: &Record) -> Result<()> {
+    for link in record.host.links.iter().flatten() {
+        let name = link.split(':').next().unwrap_or_default();
+        shared.table.find(name).map_err(|error| {
+            Error::invalid(format!("could not get container for {name}: {error}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// What was asked for on the one network that the container has.
@@ -123,10 +143,9 @@ fn endpoint(
     record: &Record,
     networking: Option<berth_docker::container::NetworkingConfig>,
 ) -> Result<EndpointSettings> {
+    // A network that does not exist is the start's affair: a client takes a 404 of a creation for
+    // a missing image, and pulls.
     let mode = record.host.network_mode.as_str();
-    if container_of(mode).is_none() && shared.networks.of(mode).is_none() {
-        return Err(Error::not_found(format!("network {mode} not found")));
-    }
     let mut chosen = EndpointSettings::default();
     for (name, settings) in networking
         .and_then(|it| it.endpoints_config)
@@ -142,7 +161,8 @@ fn endpoint(
                      predefined networks is all that it can have"
                 )));
             }
-            None => return Err(Error::not_found(format!("network {name} not found"))),
+            None if name == mode => chosen = settings.unwrap_or_default(),
+            None => return Err(Error::invalid(format!("network {name} not found"))),
         }
     }
     let address = chosen
@@ -150,9 +170,10 @@ fn endpoint(
         .as_ref()
         .is_some_and(|it| !it.ipv4_address.is_empty());
     if address {
-        return Err(Error::invalid(
-            "user specified IP address is supported on user defined networks only",
-        ));
+        return Err(Error::invalid(format!(
+            "invalid config for network {mode}: invalid endpoint settings:\n\
+             * user specified IP address is supported on user defined networks only"
+        )));
     }
     Ok(chosen)
 }

@@ -29,7 +29,7 @@ pub fn check(log: &LogConfig) -> Result<()> {
         "none" => Ok(()),
         "json-file" => json_file(log).map(|_| ()),
         other => Err(Error::invalid(format!(
-            "logger: no log driver named '{other}' is registered"
+            "error looking up logging plugin {other}: plugin \"{other}\" not found"
         ))),
     }
 }

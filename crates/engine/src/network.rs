@@ -140,12 +140,18 @@ impl Join {
     pub fn plan(shared: &Shared, record: &Record) -> Result<Self> {
         let mode = record.host.network_mode.as_str();
         if let Some(reference) = container_of(mode) {
-            let view = shared.table.find(reference)?.view();
+            let found = shared.table.find(reference).map_err(|error| Error {
+                message: format!("joining network namespace of container: {}", error.message),
+                ..error
+            })?;
+            let view = found.view();
             let id = view.record.id.clone();
             return match view.state.phase.pid() {
                 Some(pid) => Ok(Self::Container { id, pid }),
                 None => Err(Error::conflict(format!(
-                    "cannot join network of a non running container: {id}"
+                    "cannot join network namespace of a non running container: container \
+                     {reference} is {}",
+                    view.state.phase.name()
                 ))),
             };
         }
@@ -159,7 +165,9 @@ impl Join {
                 })
             }
             Some(_) => Ok(Self::None),
-            None => Err(Error::not_found(format!("network {mode} not found"))),
+            None => Err(Error::not_found(format!(
+                "failed to set up container networking: network {mode} not found"
+            ))),
         }
     }
 

@@ -164,7 +164,7 @@ fn find_group(group: &str, wanted: &str) -> Result<u32, Error> {
             "uids and gids must be in range 0-2147483647",
         )),
         (None, Err(_)) => Err(Error::invalid(format!(
-            "Unable to find group {wanted}: no matching entries in group file"
+            "unable to find group {wanted}: no matching entries in group file"
         ))),
     }
 }
@@ -269,7 +269,7 @@ mod tests {
         assert!(
             check("", &["none"])
                 .unwrap_err()
-                .contains("Unable to find group none")
+                .contains("unable to find group none")
         );
     }
 }

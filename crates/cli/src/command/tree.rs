@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Command;
 use crate::commands::{
     attach, completion, context, create, events, exec, image, images, info, inspect, lifecycle,
-    load, login, logs, network, port, ps, pull, run, start, system, version, volume,
+    load, login, logs, network, port, ps, pull, run, start, system, update, version, volume,
 };
 use crate::flags::Flag;
 use crate::help;
@@ -73,6 +73,7 @@ pub const ROOT: &[Command] = &[
     image::TAG,
     port::TOP,
     lifecycle::UNPAUSE,
+    update::UPDATE,
     version::VERSION,
     Command::group("volume", "Manage volumes", VOLUME),
     lifecycle::WAIT,
@@ -97,6 +98,7 @@ const CONTAINER: &[Command] = &[
     lifecycle::STOP,
     port::TOP,
     lifecycle::UNPAUSE,
+    update::UPDATE,
     lifecycle::WAIT,
 ];
 

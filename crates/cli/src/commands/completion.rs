@@ -262,7 +262,7 @@ fn argument(command: &Command, index: usize) -> Candidates {
     }
     let all = matches!(
         command.name,
-        "start" | "rm" | "inspect" | "logs" | "rename" | "wait" | "restart" | "port"
+        "start" | "rm" | "inspect" | "logs" | "rename" | "update" | "wait" | "restart" | "port"
     );
     match first {
         "CONTAINER" => Candidates::Containers { all },

@@ -37,7 +37,14 @@ fn run_prints_what_the_command_prints_and_returns_its_code() {
         );
         let output = client(
             &daemon,
-            &["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'"],
+            &[
+                "run",
+                "--rm",
+                "busybox",
+                "sh",
+                "-c",
+                "sh -c 'kill -9 $$'; exit $?",
+            ],
         );
         assert_eq!(output.code, 137);
     }
@@ -183,7 +190,7 @@ fn exec_runs_beside_the_command() {
         );
         assert_eq!(
             client(&daemon, &["exec", "-u", "www", "cc", "id"]).ok(),
-            "uid=33(www) gid=33(www) groups=33(www),29(audio)"
+            "uid=33(www) gid=33(www) groups=29(audio),33(www)"
         );
         assert_eq!(
             client(&daemon, &["exec", "cc", "sh", "-c", "exit 5"]).code,
@@ -346,13 +353,15 @@ fn events_tell_the_story_of_a_container() {
     daemon
         .docker(&["run", "--rm", "--name", "story", "busybox", "true"])
         .ok();
+    // The clients send whole seconds: an end of now would leave out this very second.
+    let until = berth_testkit::sh("date -d '+2 seconds' +%s");
     for client in CLIENTS {
         let words = [
             "events",
             "--since",
             "10m",
             "--until",
-            "0s",
+            &until,
             "--format",
             "{{.Action}}",
             "-f",

@@ -28,12 +28,12 @@ fn commands_that_cannot_run_are_told_apart() {
             &daemon,
             &["run", "--rm", "--cap-add", "FLY", "busybox", "true"],
         )
-        .fails(125, "unknown capability: \"FLY\"");
+        .fails(125, "unknown capability: \"CAP_FLY\"");
         client(
             &daemon,
             &["run", "--rm", "--network", "nonesuch", "busybox", "true"],
         )
-        .fails(125, "network nonesuch not found");
+        .fails(125, "failed to set up container networking: network nonesuch not found");
         client(&daemon, &["run", "--rm", "-m", "1m", "busybox", "true"])
             .fails(125, "Minimum memory limit allowed is 6MB");
         client(&daemon, &["run", "--rm", "-w", "rel", "busybox", "true"])

@@ -1,6 +1,7 @@
 //! Interactive use, under a pseudo-terminal (`script` makes one).
 
-use std::process::Command;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 use berth_testkit::{Daemon, Output, run, until};
 
@@ -13,6 +14,39 @@ fn typed(line: &str, input: &str) -> Output {
         Command::new("script").args(["-qefc", &line, "/dev/null"]),
         input.as_bytes(),
     )
+}
+
+/// Like [`typed`], but types when `prompt` has been written.
+fn answered(line: &str, prompt: &str, input: &str) -> Output {
+    let mut child = Command::new("timeout")
+        .args(["60", "script", "-qefc"])
+        .arg(format!("stty rows 40 cols 100; {line}"))
+        .arg("/dev/null")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut to_type = Some(input);
+    loop {
+        let count = stdout.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        seen.extend_from_slice(&buffer[..count]);
+        if String::from_utf8_lossy(&seen).contains(prompt)
+            && let Some(input) = to_type.take()
+        {
+            stdin.write_all(input.as_bytes()).unwrap();
+        }
+    }
+    Output {
+        code: child.wait().unwrap().code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&seen).into_owned(),
+        stderr: String::new(),
+    }
 }
 
 /// Both clients' beginning of a line.
@@ -63,8 +97,10 @@ fn detach_keys_leave_the_container_running() {
     let daemon = daemon();
     for (index, client) in clients(&daemon).iter().enumerate() {
         let name = format!("d{index}");
-        let output = typed(
+        // Typed once the terminal is raw: before, it would take the second key for itself.
+        let output = answered(
             &format!("{client} run -it --name {name} busybox sh"),
+            "# ",
             "\u{10}\u{11}",
         );
         assert_eq!(output.code, 0, "{}", output.stdout);
@@ -87,7 +123,7 @@ fn exec_it_has_its_own_terminal() {
         .ok();
     for client in clients(&daemon) {
         let output = typed(
-            &format!("{client} exec -it c sh"),
+            &format!("{client} exec -it cc sh"),
             "tty; stty size; exit 2\n",
         );
         assert_eq!(output.code, 2, "{}", output.stdout);

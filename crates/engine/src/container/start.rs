@@ -118,7 +118,7 @@ impl Owner {
     /// Looks up the containers whose namespaces this one shares.
     fn joins(&self) -> Result<Joins> {
         let table = &self.shared.table;
-        let pid = |mode: &str| -> Result<Option<i32>> {
+        let pid = |kind: &str, mode: &str| -> Result<Option<i32>> {
             let Some(reference) = spec::container_of(mode) else {
                 return Ok(None);
             };
@@ -126,15 +126,15 @@ impl Owner {
             match view.state.phase.pid() {
                 Some(pid) => Ok(Some(pid)),
                 None => Err(Error::conflict(format!(
-                    "cannot join namespace of a non running container: {}",
+                    "failed to join {kind} namespace: container {} is not running",
                     view.record.id
                 ))),
             }
         };
         Ok(Joins {
             network: Join::plan(&self.shared, &self.record)?,
-            pid: pid(&self.record.host.pid_mode)?,
-            ipc: pid(&self.record.host.ipc_mode)?,
+            pid: pid("PID", &self.record.host.pid_mode)?,
+            ipc: pid("IPC", &self.record.host.ipc_mode)?,
         })
     }
 

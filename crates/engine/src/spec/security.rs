@@ -104,12 +104,13 @@ impl Request {
             } else {
                 format!("CAP_{upper}")
             };
-            let known: std::result::Result<Capability, _> = serde_json::from_value(full.into());
+            let known: std::result::Result<Capability, _> =
+                serde_json::from_value(full.as_str().into());
             match known {
                 Ok(capability) => request.named.insert(capability),
                 Err(_) => {
                     return Err(invalid(format!(
-                        "invalid {field}: unknown capability: {name:?}"
+                        "invalid {field}: unknown capability: {full:?}"
                     )));
                 }
             };
@@ -220,6 +221,9 @@ mod tests {
     #[test]
     fn unknown_capabilities_are_refused_by_name() {
         let error = check(&["FLY"], &[]).unwrap_err();
-        assert_eq!(error.message, "invalid CapAdd: unknown capability: \"FLY\"");
+        assert_eq!(
+            error.message,
+            "invalid CapAdd: unknown capability: \"CAP_FLY\""
+        );
     }
 }

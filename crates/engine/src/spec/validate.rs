@@ -26,6 +26,10 @@ pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Ve
         check_extra_host(entry)?;
     }
     check_device_requests(host)?;
+    for (path, options) in &host.tmpfs {
+        check_tmpfs(path, options)?;
+    }
+    check_unsupported(host)?;
     check_cpu(host, facts)?;
     check_memory(host, facts)
 }
@@ -48,11 +52,86 @@ fn check_config(config: &Config) -> Result<()> {
         }
     }
     if !config.stop_signal.is_empty() && crate::signal::parse(&config.stop_signal).is_none() {
-        return Err(invalid(format!("Invalid signal: {}", config.stop_signal)));
+        return Err(invalid(format!("invalid signal: {}", config.stop_signal)));
     }
     for port in config.exposed_ports.keys() {
         port.parse::<berth_docker::port::Port>()
             .map_err(|error| invalid(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Options of `--tmpfs` that have a value; the others are mount flags.
+const TMPFS_VALUES: &[&str] = &[
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "nr_inodes",
+    "nr_blocks",
+    "mpol",
+];
+const TMPFS_FLAGS: &[&str] = &[
+    "",
+    "defaults",
+    "ro",
+    "rw",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "sync",
+    "async",
+    "dirsync",
+    "remount",
+    "mand",
+    "nomand",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "bind",
+    "rbind",
+    "unbindable",
+    "runbindable",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+];
+
+fn check_tmpfs(path: &str, options: &str) -> Result<()> {
+    if !path.starts_with('/') {
+        return Err(invalid(format!(
+            "invalid mount path: '{path}' mount path must be absolute"
+        )));
+    }
+    let unknown = options
+        .split(',')
+        .find(|option| match option.split_once('=') {
+            Some((key, _)) => !TMPFS_VALUES.contains(&key),
+            None => !TMPFS_FLAGS.contains(option),
+        });
+    match unknown {
+        Some(option) => Err(invalid(format!("invalid tmpfs option {option:?}"))),
+        None => Ok(()),
+    }
+}
+
+/// What would be ignored, and must not be in silence.
+fn check_unsupported(host: &HostConfig) -> Result<()> {
+    if !host.storage_opt.is_empty() {
+        return Err(invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
     }
     Ok(())
 }
@@ -420,7 +499,7 @@ mod tests {
         );
         assert!(
             refused(|config, _| config.stop_signal = "SIGFOO".into())
-                .contains("Invalid signal: SIGFOO")
+                .contains("invalid signal: SIGFOO")
         );
         assert!(
             refused(|config, _| config.working_dir = "rel".into())

@@ -157,7 +157,7 @@ pub fn structured(request: &Request) -> Result<Mount> {
         }
         "" => Err(invalid("mount type unknown")),
         other => Err(invalid(format!(
-            "mount type {other:?} is none of bind, volume and tmpfs"
+            "invalid mount config for type {other:?}: mount type unknown"
         ))),
     }
 }
