@@ -88,6 +88,59 @@ pub(crate) struct Device {
     pub gid: u32,
 }
 
+/// What this runtime lacks is refused by name, never left out in silence.
+fn refused(what: &str) -> Error {
+    Error::invalid(format!(
+        "{what}: this runtime does not have them; use another one (--runtime)"
+    ))
+}
+
+fn refuse_unknown(spec: &Spec) -> Result<(), Error> {
+    let linux = spec.linux().as_ref();
+    let process = spec.process().as_ref();
+    let mapped = |mount: &oci_spec::runtime::Mount| {
+        mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
+    };
+    let lacking = [
+        (
+            "idmapped mounts",
+            spec.mounts().iter().flatten().any(mapped),
+        ),
+        (
+            "time namespaces",
+            linux.is_some_and(|l| l.time_offsets().is_some()),
+        ),
+        (
+            "Intel RDT settings",
+            linux.is_some_and(|l| l.intel_rdt().is_some()),
+        ),
+        (
+            "personalities",
+            linux.is_some_and(|l| l.personality().is_some()),
+        ),
+        (
+            "memory policies",
+            linux.is_some_and(|l| l.memory_policy().is_some()),
+        ),
+        (
+            "network devices to move",
+            linux.is_some_and(|l| l.net_devices().is_some()),
+        ),
+        (
+            "scheduler settings",
+            process.is_some_and(|p| p.scheduler().is_some()),
+        ),
+        (
+            "I/O priorities",
+            process.is_some_and(|p| p.io_priority().is_some()),
+        ),
+    ];
+    match lacking.iter().find(|(_, present)| *present) {
+        Some((what, _)) => Err(refused(what)),
+        None => Ok(()),
+    }
+}
+
 impl Plan {
     pub fn new(spec: &Spec) -> Result<Self, Error> {
         let process = spec
@@ -99,8 +152,9 @@ impl Plan {
             .as_ref()
             .is_some_and(|hooks| *hooks != Default::default())
         {
-            return Err(Error::invalid("hooks are not supported yet"));
+            return Err(refused("hooks"));
         }
+        refuse_unknown(spec)?;
         let linux = spec.linux().as_ref();
         let mut new = Namespaces::empty();
         let mut join = Vec::new();
@@ -121,7 +175,7 @@ impl Plan {
             ));
         }
         if linux.is_some_and(|l| l.uid_mappings().is_some()) || new.contains(Namespaces::USER) {
-            return Err(Error::invalid("user namespaces are not supported yet"));
+            return Err(refused("user namespaces"));
         }
         if spec.hostname().is_some() && !owns(Namespaces::UTS, new, &join) {
             return Err(Error::invalid(

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use berth_docker::container::HostConfig;
+use berth_runtime::caps::ALL;
 use oci_spec::runtime::{Capability, LinuxSeccomp};
 
 use super::invalid;
@@ -10,54 +11,9 @@ use crate::error::{Error, Result};
 
 pub type CapabilitySet = HashSet<Capability>;
 
-/// The highest number is the last of this list (include/uapi/linux/capability.h); what the
-/// running kernel or this process lacks is clamped by the runtime.
-const ALL: &[Capability] = &[
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::DacReadSearch,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setpcap,
-    Capability::LinuxImmutable,
-    Capability::NetBindService,
-    Capability::NetBroadcast,
-    Capability::NetAdmin,
-    Capability::NetRaw,
-    Capability::IpcLock,
-    Capability::IpcOwner,
-    Capability::SysModule,
-    Capability::SysRawio,
-    Capability::SysChroot,
-    Capability::SysPtrace,
-    Capability::SysPacct,
-    Capability::SysAdmin,
-    Capability::SysBoot,
-    Capability::SysNice,
-    Capability::SysResource,
-    Capability::SysTime,
-    Capability::SysTtyConfig,
-    Capability::Mknod,
-    Capability::Lease,
-    Capability::AuditWrite,
-    Capability::AuditControl,
-    Capability::Setfcap,
-    Capability::MacOverride,
-    Capability::MacAdmin,
-    Capability::Syslog,
-    Capability::WakeAlarm,
-    Capability::BlockSuspend,
-    Capability::AuditRead,
-    Capability::Perfmon,
-    Capability::Bpf,
-    Capability::CheckpointRestore,
-];
-
+/// What the running kernel or this process lacks is clamped by the runtime.
 pub fn all_capabilities() -> CapabilitySet {
-    ALL.iter().copied().collect()
+    ALL.into_iter().collect()
 }
 
 /// The capabilities in force: the defaults with `--cap-add` and `--cap-drop`, either of which
