@@ -8,6 +8,7 @@
 
 mod clients;
 mod containers;
+mod control;
 mod daemon;
 mod demo;
 mod faults;
