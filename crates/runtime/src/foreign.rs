@@ -372,8 +372,7 @@ fn last_error(log: &str) -> Option<String> {
     }
     log.lines()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-        .filter(|line| line.level == "error")
-        .last()
+        .rfind(|line| line.level == "error")
         .map(|line| line.msg)
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
 const MAX_HEADER_BYTES: u64 = 16 << 10;
 const MAX_PAGE_BYTES: u64 = 1 << 20;
 
@@ -70,7 +71,7 @@ pub fn fetch(address: &str) -> io::Result<String> {
         .to_socket_addrs()?
         .next()
         .ok_or_else(|| io::Error::other(format!("{address} is no address")))?;
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
+    let mut stream = connect(&target)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
@@ -83,6 +84,22 @@ pub fn fetch(address: &str) -> io::Result<String> {
         _ => Err(io::Error::other(format!(
             "{address} did not answer with a page"
         ))),
+    }
+}
+
+/// A container runs before its server listens.
+fn connect(target: &SocketAddr) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpStream::connect_timeout(target, PATIENCE) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(POLL);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -83,7 +83,9 @@ fn forget_in_version_2(cgroup: &str) {
     let points = mounts.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         let point = mount.split(' ').nth(4)?;
-        file_system.starts_with("cgroup2 ").then(|| Path::new(point))
+        file_system
+            .starts_with("cgroup2 ")
+            .then(|| Path::new(point))
     });
     for point in points {
         // Absent, or in use: both are fine.
