@@ -19,6 +19,9 @@ from api import busybox_archive
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RUNNING = 20
+# Between two measurements: what an engine does after its answer (both take away interfaces and
+# namespaces in the background) shall not be counted as the other's time.
+PAUSE_S = 0.15
 
 
 class Table:
@@ -61,6 +64,7 @@ def interleaved(rounds, jobs):
     for index in range(rounds + 1):
         for job in jobs if index % 2 else reversed(jobs):
             job(index > 0)
+            time.sleep(PAUSE_S)
 
 
 def cycles(table, engine, network):
@@ -192,8 +196,9 @@ def report(table, rounds, versions):
         "# Benchmark",
         "",
         "Written by `bench/run`. Medians (range) in milliseconds, memory in MiB; the engines take",
-        f"turns, {rounds} rounds (half of that for the command lines). Ratio: Docker's median in",
-        "ours. \"docker on Berth\" is the real docker client on our daemon.",
+        f"turns, {rounds} rounds (half of that for the command lines), with a pause of "
+        f"{1000 * PAUSE_S:.0f} ms.",
+        "Ratio: Docker's median in ours. \"docker on Berth\" is the real docker client on our daemon.",
         "",
         f"- {time.strftime('%Y-%m-%d')}, Linux {platform.release()}, cgroup {cgroups}, "
         f"{os.cpu_count()} processors ({model}), load {load:.1f}",

@@ -3,12 +3,16 @@
 //! What belongs to a namespace (its sockets, its `/proc/sys/net`) is reached only from a thread
 //! inside. One thread goes there and comes back, so that no thread of the caller's pool can be
 //! left in the wrong place. If it cannot come back, it ends, and the next call starts another.
+//!
+//! Making a namespace costs about a millisecond, so the thread keeps one ready once it has been
+//! asked for one, and makes the next when it has nothing else to do.
 
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use berth_sys::netlink::Socket;
 use berth_sys::netlink::route;
@@ -16,6 +20,9 @@ use berth_sys::netns;
 
 /// Calls that wait for the thread before a further one blocks.
 const QUEUE: usize = 64;
+/// How long nothing has to be asked for before a spare namespace is made: a start that is under
+/// way shall have the processors and the kernel's locks for itself.
+const LULL: Duration = Duration::from_millis(3);
 /// The loopback's index in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -38,7 +45,17 @@ pub struct Visitor {
 
 enum Job {
     Create(SyncSender<io::Result<OwnedFd>>),
+    /// Nobody's order: the thread has the time to make a spare one.
+    Provide,
     Configure(OwnedFd, Interface, SyncSender<io::Result<()>>),
+}
+
+/// The namespace that is kept ready.
+enum Spare {
+    /// Nobody has asked for one yet, or none could be made.
+    Unwanted,
+    Wanted,
+    Ready(OwnedFd),
 }
 
 impl Visitor {
@@ -92,14 +109,33 @@ fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
     if netns::enter(home).is_err() {
         return;
     }
-    for job in jobs {
+    let mut spare = Spare::Unwanted;
+    loop {
+        let job = match spare {
+            Spare::Wanted => match jobs.recv_timeout(LULL) {
+                Err(RecvTimeoutError::Timeout) => Job::Provide,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(job) => job,
+            },
+            Spare::Unwanted | Spare::Ready(_) => match jobs.recv() {
+                Ok(job) => job,
+                Err(_) => return,
+            },
+        };
         // Comes back before it answers, so that a caller never outruns a thread that is lost.
         let back = match job {
             Job::Create(reply) => {
-                let made = create();
-                let back = netns::enter(home);
+                let (made, back) = match std::mem::replace(&mut spare, Spare::Wanted) {
+                    Spare::Ready(namespace) => (Ok(namespace), Ok(())),
+                    Spare::Unwanted | Spare::Wanted => (create(), netns::enter(home)),
+                };
                 let _ = reply.send(made);
                 back
+            }
+            Job::Provide => {
+                // Without one, whoever asks gets to know the reason.
+                spare = create().map_or(Spare::Unwanted, Spare::Ready);
+                netns::enter(home)
             }
             Job::Configure(namespace, interface, reply) => {
                 let done = netns::enter(&namespace).and_then(|()| configure(interface));
