@@ -29,20 +29,15 @@ fn in_directory(directory: &Path) -> EtcFiles {
     }
 }
 
-/// Writes the files for a start. Blocks.
-pub fn write(
-    shared: &Shared,
-    record: &Record,
-    join: &Join,
-    endpoint: Option<&Connected>,
-) -> Result<EtcFiles> {
+/// Writes the files for a start, but for the text of `hosts` ([`write_hosts`]). Blocks.
+pub fn write(shared: &Shared, record: &Record, join: &Join) -> Result<EtcFiles> {
     if let Join::Container { id, .. } = join {
         return Ok(in_directory(&shared.config.container_dir(id.as_str())));
     }
     let files = in_directory(&shared.config.container_dir(record.id.as_str()));
     let texts = [
         (&files.hostname, hostname(record)),
-        (&files.hosts, hosts(shared, record, join, endpoint)?),
+        (&files.hosts, String::new()),
         (&files.resolv_conf, resolv_conf(shared, record, join)),
     ];
     for (path, text) in texts {
@@ -50,6 +45,23 @@ pub fn write(
         write_file(path, &text)?;
     }
     Ok(files)
+}
+
+/// Writes `hosts`, once the container's address is known. Blocks.
+pub fn write_hosts(
+    shared: &Shared,
+    record: &Record,
+    join: &Join,
+    endpoint: Option<&Connected>,
+) -> Result<()> {
+    if matches!(join, Join::Container { .. }) {
+        return Ok(());
+    }
+    let files = in_directory(&shared.config.container_dir(record.id.as_str()));
+    match &files.hosts {
+        Some(path) => write_file(path, &hosts(shared, record, join, endpoint)?),
+        None => Ok(()),
+    }
 }
 
 /// In place: a container that shares the file sees the new text.

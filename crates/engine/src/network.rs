@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use berth_base::{Chain, Id};
 use berth_docker::filters::Filters;
@@ -129,13 +129,6 @@ pub enum Join {
     },
 }
 
-/// What a start gets from it. The namespace is kept alive by the container from then on.
-#[derive(Debug, Default)]
-pub struct Joined {
-    pub netns: Option<OwnedFd>,
-    pub endpoint: Option<Connected>,
-}
-
 impl Join {
     pub fn plan(shared: &Shared, record: &Record) -> Result<Self> {
         let mode = record.host.network_mode.as_str();
@@ -171,23 +164,21 @@ impl Join {
         }
     }
 
-    /// Makes the namespace and the endpoint. Blocks.
-    pub fn apply(&self, shared: &Shared, record: &Record) -> Result<Joined> {
-        let failed = |error: &berth_net::Error| {
+    /// The namespace, with nothing but a loopback if it is new. It is kept alive by the container
+    /// from the launch on. Blocks.
+    pub fn namespace(&self, shared: &Shared) -> Result<Option<OwnedFd>> {
+        let failed = |error: berth_net::Error| {
             Error::internal(format!(
                 "failed to set up container networking: {}",
-                Chain(error)
+                Chain(&error)
             ))
         };
         match self {
-            Self::Host => Ok(Joined::default()),
-            Self::None => match &shared.net {
-                Some(net) => Ok(Joined {
-                    netns: Some(net.create_namespace().map_err(|error| failed(&error))?),
-                    endpoint: None,
-                }),
-                None => Ok(Joined::default()),
-            },
+            Self::Host => Ok(None),
+            Self::None | Self::Bridge { .. } => {
+                let made = shared.net.as_ref().map(|net| net.create_namespace());
+                made.transpose().map_err(failed)
+            }
             Self::Container { id, pid } => {
                 let path = format!("/proc/{pid}/ns/net");
                 let netns = rustix::fs::open(
@@ -203,36 +194,35 @@ impl Join {
                         "cannot join network of a non running container: {id}"
                     )));
                 }
-                Ok(Joined {
-                    netns: Some(netns),
-                    endpoint: None,
-                })
-            }
-            Self::Bridge { mac, ipv4, ports } => {
-                let Some(net) = &shared.net else {
-                    return Ok(Joined::default());
-                };
-                let netns = net.create_namespace().map_err(|error| failed(&error))?;
-                let endpoint_id = Id::random();
-                let request = EndpointRequest {
-                    container_id: record.id.as_str(),
-                    netns: std::os::fd::AsFd::as_fd(&netns),
-                    mac: *mac,
-                    ipv4: *ipv4,
-                    ports: ports.clone(),
-                };
-                let endpoint = net
-                    .connect(request)
-                    .map_err(|error| connect_error(&error, record, &endpoint_id))?;
-                Ok(Joined {
-                    netns: Some(netns),
-                    endpoint: Some(Connected {
-                        id: endpoint_id,
-                        endpoint,
-                    }),
-                })
+                Ok(Some(netns))
             }
         }
+    }
+
+    /// Connects the namespace to the bridge, if that is what this is. Blocks.
+    pub fn connect(
+        &self,
+        shared: &Shared,
+        record: &Record,
+        netns: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<Connected>> {
+        let (Self::Bridge { mac, ipv4, ports }, Some(net), Some(netns)) =
+            (self, &shared.net, netns)
+        else {
+            return Ok(None);
+        };
+        let id = Id::random();
+        let request = EndpointRequest {
+            container_id: record.id.as_str(),
+            netns,
+            mac: *mac,
+            ipv4: *ipv4,
+            ports: ports.clone(),
+        };
+        let endpoint = net
+            .connect(request)
+            .map_err(|error| connect_error(&error, record, &id))?;
+        Ok(Some(Connected { id, endpoint }))
     }
 }
 

@@ -56,6 +56,11 @@ pub struct Launch {
     /// Path below each hierarchy's root, for example `/berth/<id>`.
     pub cgroup: String,
     pub has_netns: bool,
+    /// The command is executed only when a byte has come on the control socket. If that is closed
+    /// instead, the container is given up and nothing is left of it. So the caller can complete
+    /// the network while the keeper makes the container.
+    #[serde(default)]
+    pub gated: bool,
     /// Keep stdin open although nobody is attached (`OpenStdin`).
     pub open_stdin: bool,
     /// Close stdin when the first attached client closes its side (`StdinOnce`).

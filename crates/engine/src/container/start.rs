@@ -1,7 +1,9 @@
 //! Starting: network, files, specification, launch; then the keeper's word.
 
 use std::borrow::Cow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,14 +231,32 @@ struct Launched {
 
 impl Job {
     fn perform(self) -> Result<Launched> {
-        let joined = self.joins.network.apply(&self.shared, &self.record)?;
-        match self.launch(joined.netns.as_ref(), joined.endpoint.as_ref()) {
+        let netns = self.joins.network.namespace(&self.shared)?;
+        let netns = netns.as_ref().map(AsFd::as_fd);
+        if self.connects_meanwhile() {
+            let control = self.launch(netns, true)?;
+            return match self.connect(netns) {
+                Ok(endpoint) => {
+                    go(&control);
+                    Ok(Launched {
+                        control: control.into(),
+                        endpoint,
+                    })
+                }
+                Err(error) => {
+                    call_off(&control);
+                    Err(error)
+                }
+            };
+        }
+        let endpoint = self.connect(netns)?;
+        match self.launch(netns, false) {
             Ok(control) => Ok(Launched {
-                control,
-                endpoint: joined.endpoint,
+                control: control.into(),
+                endpoint,
             }),
             Err(error) => {
-                if joined.endpoint.is_some() {
+                if endpoint.is_some() {
                     self.shared.disconnect(self.record.id.as_str());
                 }
                 Err(error)
@@ -244,10 +264,30 @@ impl Job {
         }
     }
 
-    fn launch(&self, netns: Option<&OwnedFd>, endpoint: Option<&Connected>) -> Result<OwnedFd> {
+    /// Whether the network is completed while the keeper makes the container. Sysctls may be
+    /// those of the interface, which must be there before they are set; what another runtime
+    /// looks at before the command begins is not known.
+    fn connects_meanwhile(&self) -> bool {
+        matches!(self.joins.network, Join::Bridge { .. })
+            && self.record.host.sysctls.is_empty()
+            && matches!(self.shared.oci_runtime(&self.record), Ok(None))
+    }
+
+    /// The endpoint, with the address in `hosts`.
+    fn connect(&self, netns: Option<BorrowedFd<'_>>) -> Result<Option<Connected>> {
+        let (shared, record, network) = (&self.shared, &self.record, &self.joins.network);
+        let endpoint = network.connect(shared, record, netns)?;
+        let written = etc::write_hosts(shared, record, network, endpoint.as_ref());
+        if written.is_err() && endpoint.is_some() {
+            shared.disconnect(record.id.as_str());
+        }
+        written.map(|()| endpoint)
+    }
+
+    fn launch(&self, netns: Option<BorrowedFd<'_>>, gated: bool) -> Result<UnixStream> {
         let (shared, record) = (&self.shared, &self.record);
         let id = record.id.as_str();
-        let etc = etc::write(shared, record, &self.joins.network, endpoint)?;
+        let etc = etc::write(shared, record, &self.joins.network)?;
         shared.prepare_mounts(record)?;
         let devices = spec::devices::gather(&record.host)?;
         let cgroup = shared.cgroup(record);
@@ -277,6 +317,7 @@ impl Job {
             rootfs: record.rootfs(),
             cgroup,
             has_netns: netns.is_some(),
+            gated,
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
             console_size: self.options.console_size.or_else(|| created_size(record)),
@@ -298,9 +339,27 @@ impl Job {
             .collect();
         shared
             .launcher
-            .launch(launch, theirs.as_fd(), netns.map(AsFd::as_fd), &clients)
+            .launch(launch, theirs.as_fd(), netns, &clients)
             .context(format!("launch container {id}"))?;
-        Ok(ours.into())
+        Ok(ours)
+    }
+}
+
+/// Opens the gate. A keeper that has ended by now has left its reason in the socket, or the
+/// socket's end tells; so a failure here needs no words of its own.
+fn go(mut control: &UnixStream) {
+    control.write_all(&[1]).ok();
+}
+
+/// Closes the gate for good, and waits for the keeper to have taken everything back.
+fn call_off(mut control: &UnixStream) {
+    let limit = Some(RELEASE_DEADLINE);
+    let closed = control
+        .shutdown(Shutdown::Write)
+        .and_then(|()| control.set_read_timeout(limit))
+        .and_then(|()| std::io::copy(&mut control, &mut std::io::sink()));
+    if let Err(error) = closed {
+        tracing::warn!(%error, "a start that was called off");
     }
 }
 

@@ -257,8 +257,9 @@ async fn tls_is_verified_against_the_hosts_and_the_registrys_authorities() {
         .pull(&format!("127.0.0.1:{port}/app"))
         .await
         .unwrap();
-    let insecure =
-        Host::with(|config| config.registries.insecure = vec![format!("0.0.0.0:{port}").parse().unwrap()]);
+    let insecure = Host::with(|config| {
+        config.registries.insecure = vec![format!("0.0.0.0:{port}").parse().unwrap()]
+    });
     insecure.pull(&name).await.unwrap();
 }
 

@@ -53,6 +53,18 @@ impl Connection {
         }
     }
 
+    /// Waits for the byte that opens the gate of a start. `false`: nobody wants the container any
+    /// more.
+    pub fn await_go(&self) -> bool {
+        let mut byte = [0];
+        loop {
+            match rustix::io::read(&self.socket, &mut byte) {
+                Err(Errno::INTR) => {}
+                read => return read == Ok(1),
+            }
+        }
+    }
+
     /// Reads what has arrived. After a broken message the connection is given up.
     pub fn receive(&mut self) {
         loop {

@@ -22,7 +22,7 @@ use crate::user;
 /// Starts the container, and tells `Started` or `StartFailed`.
 pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keeper> {
     let mut control = Connection::new(fds.pop_front()?, true);
-    match try_start(&mut launch, fds) {
+    match try_start(&mut launch, fds, &control) {
         Ok(mut keeper) => {
             let pid = keeper.container.pid().as_raw_nonzero().get();
             control.event(&Event::Started {
@@ -42,7 +42,11 @@ pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keep
     }
 }
 
-fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, Failure> {
+fn try_start(
+    launch: &mut Launch,
+    mut fds: VecDeque<OwnedFd>,
+    control: &Connection,
+) -> Result<Keeper, Failure> {
     let netns = match launch.has_netns {
         true => Some(fds.pop_front().ok_or_else(missing_fd)?),
         false => None,
@@ -79,6 +83,12 @@ fn try_start(launch: &mut Launch, mut fds: VecDeque<OwnedFd>) -> Result<Keeper, 
     let pid = made.container().pid().as_raw_nonzero().get();
     let init = Process::new(INIT, None, pid, None, console, ends, launch.stdin_once)
         .map_err(|error| internal(&error))?;
+    if launch.gated && !control.await_go() {
+        return Err(Failure {
+            kind: FailureKind::Internal,
+            message: "the start was called off".to_owned(),
+        });
+    }
     let (container, foreign) = made.start()?;
     let has_terminal = init.has_terminal();
     let clients = launch

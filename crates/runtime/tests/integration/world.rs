@@ -143,6 +143,7 @@ impl World {
             },
             cgroup: format!("{}/{id}", instance()),
             has_netns: false,
+            gated: false,
             open_stdin: false,
             stdin_once: false,
             console_size: None,
