@@ -85,6 +85,50 @@ pub fn a_command_that_does_not_exist_fails_the_start(world: &World) {
     assert!(keeper::connect(&dir).is_err());
 }
 
+pub fn a_gated_start_waits_for_its_byte(world: &World) {
+    let mut container = world.shell("echo ran");
+    container.launch.gated = true;
+    let log = container.log.clone();
+    let cgroup = container.launch.cgroup.clone();
+    let (mut control, _) = container.launch(&world.launcher);
+    until("the container waits in its cgroup", || {
+        !members(&cgroup).is_empty()
+    });
+    assert_eq!(read_log(&log), (String::new(), String::new()));
+    control.go();
+    control.started();
+    assert_eq!(control.exited().code, 0);
+    assert_eq!(read_log(&log).0, "ran\n");
+}
+
+pub fn a_start_that_is_called_off_leaves_nothing(world: &World) {
+    let mut container = world.shell("echo ran");
+    container.launch.gated = true;
+    let (log, cgroup) = (container.log.clone(), container.launch.cgroup.clone());
+    let (control, keeper) = container.launch(&world.launcher);
+    control.call_off();
+    let events = control.end();
+    assert!(
+        matches!(events.as_slice(), [Event::StartFailed(_)]),
+        "{events:?}"
+    );
+    until("the keeper has ended", || !is_alive(keeper));
+    assert!(members(&cgroup).is_empty());
+    assert_eq!(read_log(&log).0, "");
+}
+
+/// The processes of a cgroup, in whatever hierarchy has some.
+fn members(cgroup: &str) -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts
+        .lines()
+        .filter(|line| line.starts_with("cgroup"))
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter_map(|mount| fs::read_to_string(format!("{mount}{cgroup}/cgroup.procs")).ok())
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
 pub fn a_service_is_forked_by_name(world: &World) {
     let (mut reader, writer) = UnixStream::pair().unwrap();
     world

@@ -51,6 +51,8 @@ fn main() -> ExitCode {
     let cases: Vec<Case> = cases![
         keeping::a_container_s_end_is_told_and_recorded,
         keeping::a_command_that_does_not_exist_fails_the_start,
+        keeping::a_gated_start_waits_for_its_byte,
+        keeping::a_start_that_is_called_off_leaves_nothing,
         keeping::a_service_is_forked_by_name,
         keeping::a_keeper_outlives_its_daemon_and_its_launcher,
         keeping::twenty_daemons_lose_no_line,

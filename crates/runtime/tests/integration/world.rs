@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -270,6 +272,16 @@ impl Control {
                 other => panic!("no such event before {other:?}; {:?}", self.events),
             }
         }
+    }
+
+    /// Opens the gate of a start.
+    pub fn go(&mut self) {
+        self.socket.write_all(&[1]).unwrap();
+    }
+
+    /// Closes the gate of a start for good.
+    pub fn call_off(&self) {
+        self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
     pub fn started(&mut self) -> i32 {
