@@ -11,6 +11,8 @@ from api import Api
 HERE = os.path.dirname(os.path.abspath(__file__))
 # How long a daemon may take to answer, and to end.
 DEADLINE_S = 60
+# How long its helpers may take to end after it.
+PATIENCE_S = 3
 
 
 class Engine:
@@ -57,6 +59,10 @@ class Engine:
 
     def close(self):
         self.stop()
+        # Its helpers end after it, and take their cgroups along.
+        patience = time.monotonic() + PATIENCE_S
+        while self.processes() and time.monotonic() < patience:
+            time.sleep(0.02)
         # What a daemon left: only what is in the namespace that was made here.
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
