@@ -129,6 +129,7 @@ class Docker(Engine):
             stdout=subprocess.PIPE,
         )
         if self.holder.stdout.readline() != b"held\n":
+            self.close()
             raise SystemExit("bench: the peer's tree cannot be used as a root")
         self.socket = os.path.join(self.state, "run", "docker.sock")
         self.api = Api(self.socket)
