@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use berth_base::Id;
-use berth_runtime::protocol::{AttachOptions, Event, ExitRecord, ReplyBody, RequestBody};
+use berth_keeper::protocol::{AttachOptions, Event, ExitRecord, ReplyBody, RequestBody};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 

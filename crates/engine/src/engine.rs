@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use berth_base::Id;
 use berth_docker::{container, event, exec, filters::Filters, network, system, volume};
 use berth_image::{Images, Usage};
+use berth_keeper::launcher::Launcher;
+use berth_keeper::protocol::{self, RequestBody};
 use berth_net::Net;
 use berth_runtime::cgroup::Cgroup;
-use berth_runtime::launcher::Launcher;
-use berth_runtime::protocol::{self, RequestBody};
 use berth_store::{Store, Txn};
 use berth_tasks::Scope;
 

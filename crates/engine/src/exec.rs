@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_base::Id;
 use berth_docker::exec::{CreateRequest, CreateResponse, Inspect, ProcessConfig};
-use berth_runtime::protocol::{
+use berth_keeper::protocol::{
     AttachOptions, ExecState, FailureKind, ReplyBody, RequestBody, UserRequest, VERSION,
 };
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use berth_runtime::protocol::{
+use berth_keeper::protocol::{
     Event, FailureKind, KeeperState, Message, Reply, ReplyBody, Request, RequestBody, VERSION,
 };
 use tokio::sync::oneshot;
@@ -42,7 +42,7 @@ impl Keeper {
 
     /// To a keeper that an earlier daemon left. `None` when nobody answers there any more.
     pub async fn reconnect(directory: &Path) -> io::Result<Option<(Self, KeeperState)>> {
-        let socket = match berth_runtime::keeper::connect(directory) {
+        let socket = match berth_keeper::keeper::connect(directory) {
             Ok(socket) => socket,
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),

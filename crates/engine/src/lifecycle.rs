@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_runtime::protocol::Target;
+use berth_keeper::protocol::Target;
 
 use crate::container::{Command, Handle};
 use crate::error::{Error, ErrorKind, Result};

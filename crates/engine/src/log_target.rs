@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_base::size;
 use berth_docker::container::LogConfig;
-use berth_runtime::protocol::LogTarget;
+use berth_keeper::protocol::LogTarget;
 
 use crate::config::Config;
 use crate::error::{Error, Result};

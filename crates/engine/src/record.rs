@@ -10,8 +10,8 @@ use std::sync::Arc;
 use berth_base::{Id, Timestamp};
 use berth_docker::container::{Config, HostConfig};
 use berth_docker::network::EndpointSettings;
+use berth_keeper::protocol::Rootfs;
 use berth_net::Endpoint;
-use berth_runtime::protocol::Rootfs;
 use berth_store::{At, Durability, Store, Txn};
 use serde::{Deserialize, Serialize};
 

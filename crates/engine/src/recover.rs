@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_base::{Chain, Id};
+use berth_keeper::protocol::{ExitRecord, KeeperState};
 use berth_net::Endpoint;
-use berth_runtime::protocol::{ExitRecord, KeeperState};
 
 use crate::container::{self, Beginning, Command};
 use crate::error::{Error, Result};

@@ -7,10 +7,10 @@ use arc_swap::ArcSwap;
 use berth_base::{Chain, Id, Timestamp};
 use berth_docker::container::{HostConfig, Ulimit};
 use berth_image::Images;
+use berth_keeper::launcher::Launcher;
+use berth_keeper::protocol::ExitRecord;
 use berth_net::Net;
 use berth_runtime::cgroup::Cgroup;
-use berth_runtime::launcher::Launcher;
-use berth_runtime::protocol::ExitRecord;
 use berth_store::Store;
 use berth_tasks::Scope;
 use oci_spec::runtime::LinuxResources;
@@ -205,6 +205,6 @@ pub fn kill_leftovers(shared: &Shared, record: &Record) {
 /// The exit record that the keeper left, unless it is of an earlier run.
 pub fn exit_record(shared: &Shared, record: &Record, started_at: Timestamp) -> Option<ExitRecord> {
     let directory = shared.config.runtime_dir(record.id.as_str());
-    let exit = berth_runtime::keeper::read_exit(&directory).ok()??;
+    let exit = berth_keeper::keeper::read_exit(&directory).ok()??;
     (started_at.is_zero() || exit.finished_at_ns >= started_at.unix_nanos()).then_some(exit)
 }

@@ -266,7 +266,7 @@ impl Cgroup {
     }
 
     /// Version 2: the directory that clone3 puts a child into.
-    pub(crate) fn entry(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn entry(&self) -> io::Result<Option<OwnedFd>> {
         match self.layout {
             Layout::V1(_) => Ok(None),
             Layout::V2 { mount } => {
@@ -285,7 +285,7 @@ impl Cgroup {
     /// `tasks` and not `cgroup.procs`, and `0` and not a pid: a thread that moves only itself need
     /// not take the lock of all threads of all processes (kernel `cgroup_procs_write_start`), for
     /// which the kernel waits several milliseconds.
-    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         match self.layout {
             Layout::V2 { .. } => Ok(Vec::new()),
             Layout::V1(_) => self
@@ -384,7 +384,7 @@ impl Cgroup {
     }
 
     /// Removes it if nothing is in it, without waiting.
-    pub(crate) fn try_remove(&self) -> io::Result<()> {
+    pub fn try_remove(&self) -> io::Result<()> {
         self.directories()
             .iter()
             .try_for_each(|directory| match fs::remove_dir(directory) {

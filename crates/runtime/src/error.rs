@@ -4,7 +4,22 @@
 //! wire format: they follow runc's (`libcontainer` 1.2), without Docker's prefix
 //! `OCI runtime create failed: `.
 
-pub use crate::protocol::FailureKind as ErrorKind;
+use serde::{Deserialize, Serialize};
+
+/// What a caller branches on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Exit code 127.
+    CommandNotFound,
+    /// Exit code 126.
+    CommandNotExecutable,
+    /// What the caller asked for cannot be (a user, a directory, a capability).
+    InvalidRequest,
+    NotRunning,
+    NotFound,
+    Internal,
+}
 
 /// Why a container or a process in it could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,22 +57,13 @@ impl Error {
     }
 }
 
-impl From<Error> for crate::protocol::Failure {
-    fn from(error: Error) -> Self {
-        Self {
-            kind: error.kind,
-            message: error.message,
-        }
-    }
-}
-
 /// An errno in Go's words, which Docker's clients look for: `no such file or directory`.
 pub(crate) fn errno_words(errno: rustix::io::Errno) -> String {
     io_words(&std::io::Error::from(errno))
 }
 
 /// As [`errno_words`], of an error of the standard library.
-pub(crate) fn io_words(error: &std::io::Error) -> String {
+pub fn io_words(error: &std::io::Error) -> String {
     let text = error.to_string();
     let words = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = words.chars();

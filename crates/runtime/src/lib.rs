@@ -1,4 +1,4 @@
-//! The OCI runtime, the launcher and the keepers. Synchronous.
+//! The OCI runtime: namespaces, cgroups, mounts, seccomp, capabilities, init. Synchronous.
 
 pub mod caps;
 pub mod cgroup;
@@ -6,13 +6,7 @@ pub mod cli;
 pub mod container;
 pub mod defaults;
 pub mod error;
-pub mod foreign;
-pub mod framing;
-pub mod keeper;
-pub mod launcher;
-pub mod log;
 mod plan;
-pub mod protocol;
 pub mod rootfs;
 pub mod seccomp;
 pub mod selfexe;

@@ -7,6 +7,7 @@ pub mod caps;
 pub mod clone;
 pub mod datagram;
 pub mod exec;
+pub mod fdpass;
 pub mod fork;
 pub mod memory;
 pub mod mount;

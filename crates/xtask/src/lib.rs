@@ -6,6 +6,7 @@ pub const LAYERS: &[&[&str]] = &[
     &["base", "oci", "docker"],
     &["sys", "tasks", "http", "store"],
     &["runtime", "image", "net", "docker-client"],
+    &["keeper"],
     &["engine"],
     &["docker-api", "cli"],
     &["berth"],
@@ -24,7 +25,7 @@ pub const NEIGHBOURS: &[(&str, &str)] = &[
 pub const DEVELOPMENT: &[&str] = &["testkit", "e2e", "xtask"];
 
 /// What forks runs no asynchronous runtime.
-pub const SYNCHRONOUS: &[&str] = &["base", "oci", "docker", "sys", "runtime"];
+pub const SYNCHRONOUS: &[&str] = &["base", "oci", "docker", "sys", "runtime", "keeper"];
 
 /// The only crate with unsafe code.
 pub const UNSAFE: &str = "sys";

@@ -21,7 +21,7 @@ pub fn filter(settings: &Settings) -> EnvFilter {
     ))
 }
 
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "berth",
     "berth_cli",
     "berth_docker_api",
@@ -29,6 +29,7 @@ const OURS: [&str; 11] = [
     "berth_http",
     "berth_image",
     "berth_net",
+    "berth_keeper",
     "berth_runtime",
     "berth_store",
     "berth_sys",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::attach::greet;
 use berth_docker::container::HostConfig;
-use berth_runtime::protocol::{AttachOptions, ReplyBody, RequestBody, Target};
+use berth_keeper::protocol::{AttachOptions, ReplyBody, RequestBody, Target};
 use tokio::sync::oneshot;
 
 use super::{Owner, WAITING_CLIENTS};

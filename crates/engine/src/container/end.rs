@@ -2,7 +2,7 @@
 
 use berth_base::Timestamp;
 use berth_base::duration;
-use berth_runtime::protocol::ExitRecord;
+use berth_keeper::protocol::ExitRecord;
 use tokio::time::Instant;
 
 use super::Owner;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use berth_base::Timestamp;
 use berth_docker::container::Config;
-use berth_runtime::foreign;
-use berth_runtime::protocol::{
+use berth_keeper::foreign;
+use berth_keeper::protocol::{
     AttachOptions, Event, Failure, FailureKind, Launch, UserRequest, VERSION,
 };
 use tokio::time::Instant;

@@ -11,7 +11,7 @@ mod world;
 
 use std::process::ExitCode;
 
-use berth_runtime::launcher;
+use berth_keeper::launcher;
 
 /// A test: its name is the claim.
 type Case = (&'static str, fn(&world::World));

@@ -12,8 +12,8 @@ use berth_engine::{
     AttachOptions, Condition, Config, Engine, Error, LogOptions, Parts, RemoveOptions, StartOptions,
 };
 use berth_image::{Images, Import};
+use berth_keeper::launcher::Launcher;
 use berth_net::Net;
-use berth_runtime::launcher::Launcher;
 use berth_store::Store;
 use berth_tasks::Scope;
 use tokio::runtime::Runtime;

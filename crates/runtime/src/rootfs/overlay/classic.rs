@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use berth_sys::fdpass;
 use berth_sys::fork::{self, Fork};
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -13,7 +14,6 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::{Failed, Name, OPTIONS, Overlay, at};
-use crate::framing;
 
 /// Mounts as [`super::mount`] does. The calling process must have one thread.
 pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
@@ -26,7 +26,7 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
             let status = match mount_here(overlay) {
                 Ok(mount) => {
                     let sent =
-                        framing::send_some(&theirs, b"m", &[mount.as_fd()], SendFlags::empty());
+                        fdpass::send_some(&theirs, b"m", &[mount.as_fd()], SendFlags::empty());
                     i32::from(sent.is_err())
                 }
                 Err(failed) => failed.source.raw_os_error(),
@@ -36,7 +36,7 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
         Fork::Parent { child } => {
             drop(theirs);
             let mut fds = VecDeque::new();
-            let received = framing::recv_some(&ours, &mut [0], &mut fds, RecvFlags::empty());
+            let received = fdpass::recv_some(&ours, &mut [0], &mut fds, RecvFlags::empty());
             let child = Pid::from_raw(child);
             let status = rustix::io::retry_on_intr(|| waitpid(child, WaitOptions::empty()));
             received.map_err(|error| io_failed("receive the mount", &error))?;

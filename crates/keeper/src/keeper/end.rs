@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::control::Connection;
 use super::process::Process;
 use super::{Keeper, MAX_FINISHED_EXECS, files, now_ns};
-use crate::container::Exit;
 use crate::foreign::Foreign;
 use crate::log::Stream;
 use crate::protocol::{Event, ExecState, ExitRecord};
+use berth_runtime::container::Exit;
 
 /// After the container's end the overlay is let go when all clients are served, or after this
 /// long: letting go syncs the disk, for which no client shall wait.

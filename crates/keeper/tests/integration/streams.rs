@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use berth_runtime::protocol::{
+use berth_keeper::protocol::{
     Event, FailureKind, LogTarget, ReplyBody, RequestBody, Target, UserRequest,
 };
 

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use berth_runtime::defaults;
-use berth_runtime::framing;
-use berth_runtime::keeper;
-use berth_runtime::launcher::Launcher;
-use berth_runtime::protocol::{
+use berth_keeper::framing;
+use berth_keeper::keeper;
+use berth_keeper::launcher::Launcher;
+use berth_keeper::protocol::{
     AttachOptions, Event, ExitRecord, KeeperState, Launch, LogTarget, Message, ReplyBody, Request,
     RequestBody, Rootfs, UserRequest, VERSION,
 };
+use berth_runtime::defaults;
 use oci_spec::runtime::{Process, Spec};
 use serde_json::json;
 

@@ -7,10 +7,11 @@
 
 use std::path::PathBuf;
 
+pub use berth_runtime::error::ErrorKind as FailureKind;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-pub use crate::user::UserRequest;
+pub use berth_runtime::user::UserRequest;
 
 /// The version of this protocol. It rises when a field's meaning changes.
 pub const VERSION: u32 = 1;
@@ -237,18 +238,13 @@ pub struct Failure {
     pub message: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// Exit code 127.
-    CommandNotFound,
-    /// Exit code 126.
-    CommandNotExecutable,
-    /// What the caller asked for cannot be (a user, a directory, a capability).
-    InvalidRequest,
-    NotRunning,
-    NotFound,
-    Internal,
+impl From<berth_runtime::error::Error> for Failure {
+    fn from(error: berth_runtime::error::Error) -> Self {
+        Self {
+            kind: error.kind,
+            message: error.message,
+        }
+    }
 }
 
 /// What `exit.json` holds.

@@ -17,7 +17,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use berth_runtime::launcher::{self, Config, ServiceArgs};
+use berth_keeper::launcher::{self, Config, ServiceArgs};
 use world::{Machine, World};
 
 type Case = (&'static str, fn(&World));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_sys::fork;
 
-use crate::cgroup::Cgroup;
+use berth_runtime::cgroup::Cgroup;
 
 /// A keeper that has told its container's end, and the relay that was told to end, are gone soon.
 const REMOVE_TRIES: u32 = 100;

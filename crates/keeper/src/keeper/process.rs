@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 
-use crate::container::{Exit, Stdio, TerminalSize};
 use crate::log::Stream;
+use berth_runtime::container::{Exit, Stdio, TerminalSize};
 
 /// Typed input that the process has not read yet; at this size clients are read no more.
 const INPUT_BYTES: usize = 64 * 1024;

@@ -19,12 +19,12 @@ use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::container::Container;
 use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{
     Event, ExecState, ExitRecord, Failure, FailureKind, KeeperState, Launch, VERSION,
 };
+use berth_runtime::container::Container;
 
 mod client;
 mod control;

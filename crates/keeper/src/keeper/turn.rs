@@ -10,9 +10,9 @@ use super::client::{Client, Input};
 use super::control::Connection;
 use super::process::Process;
 use super::{Keeper, now_ns};
-use crate::container;
 use crate::log::Stream;
 use crate::protocol::Event;
+use berth_runtime::container;
 
 /// Nothing has happened for this long: memory that a burst needed is given back.
 const IDLE: Duration = Duration::from_secs(1);

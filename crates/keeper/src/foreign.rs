@@ -20,6 +20,7 @@ use std::process::{Child, Command, ExitStatus, Stdio as ChildStdio};
 use std::time::{Duration, Instant};
 
 use berth_sys::clone::{self, Namespaces};
+use berth_sys::fdpass;
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -31,10 +32,9 @@ use rustix::process::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::container::{Stdio, TerminalSize, resize};
-use crate::error::{Error, ErrorKind, io_words};
-use crate::framing;
 use crate::protocol::{Launch, Rootfs};
+use berth_runtime::container::{Stdio, TerminalSize, resize};
+use berth_runtime::error::{Error, ErrorKind, io_words};
 
 /// The longest that one command of a runtime may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -352,7 +352,7 @@ impl ConsoleSocket {
         }
         let (socket, _) = self.listener.accept()?;
         let mut fds = std::collections::VecDeque::new();
-        framing::recv_some(&socket, &mut [0; 4096], &mut fds, RecvFlags::empty())?;
+        fdpass::recv_some(&socket, &mut [0; 4096], &mut fds, RecvFlags::empty())?;
         let master = fds
             .pop_front()
             .ok_or_else(|| io::Error::other("the runtime sent no terminal"))?;

@@ -12,12 +12,12 @@ use super::client::Client;
 use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, files, internal, now_ns};
-use crate::container::{self, Container, CreateRequest, Created, Stdio};
 use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
-use crate::rootfs::overlay::{self, Overlay};
-use crate::user;
+use berth_runtime::container::{self, Container, CreateRequest, Created, Stdio};
+use berth_runtime::rootfs::overlay::{self, Overlay};
+use berth_runtime::user;
 
 /// Starts the container, and tells `Started` or `StartFailed`.
 pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keeper> {

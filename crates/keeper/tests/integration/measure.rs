@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use berth_runtime::protocol::{RequestBody, Target};
+use berth_keeper::protocol::{RequestBody, Target};
 
 use crate::world::{World, read_log, until};
 

@@ -69,7 +69,7 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
     if place::settle(socket.as_fd(), config.cgroup).is_err() {
         return 1;
     }
-    crate::container::warm();
+    berth_runtime::container::warm();
     loop {
         let (body, fds) = match framing::recv(&socket) {
             Ok(Some(request)) => request,

@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use berth_runtime::keeper;
-use berth_runtime::protocol::{Event, FailureKind, ReplyBody, RequestBody, Target};
+use berth_keeper::keeper;
+use berth_keeper::protocol::{Event, FailureKind, ReplyBody, RequestBody, Target};
 use berth_runtime::rootfs::overlay::{Overlay, mount_classic};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -274,7 +274,7 @@ pub fn a_container_starts_again_on_the_same_overlay(world: &World) {
         for name in ["upper", "work"] {
             fs::create_dir_all(again.join(name)).unwrap();
         }
-        let berth_runtime::protocol::Rootfs::Overlay {
+        let berth_keeper::protocol::Rootfs::Overlay {
             upper,
             work,
             volatile,

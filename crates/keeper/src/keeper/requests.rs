@@ -9,12 +9,12 @@ use super::client::Client;
 use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, internal};
-use crate::container::{self, ExecRequest};
 use crate::foreign::Begun;
 use crate::protocol::{
     AttachOptions, Event, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
 };
-use crate::user;
+use berth_runtime::container::{self, ExecRequest};
+use berth_runtime::user;
 
 impl Keeper {
     /// Answers all requests that have arrived on one connection.

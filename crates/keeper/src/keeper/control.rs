@@ -8,6 +8,7 @@ use rustix::net::SendFlags;
 
 use crate::framing::{self, Decoder};
 use crate::protocol::{Event, Message, Reply, ReplyBody, Request};
+use berth_sys::fdpass;
 
 /// A daemon that lets this much wait is taken for dead.
 const BUFFER_BYTES: usize = 16 << 20;
@@ -104,7 +105,7 @@ impl Connection {
 
     pub fn flush(&mut self) {
         while !self.out.is_empty() && !self.is_gone {
-            match framing::send_some(&self.socket, &self.out, &[], SendFlags::DONTWAIT) {
+            match fdpass::send_some(&self.socket, &self.out, &[], SendFlags::DONTWAIT) {
                 Ok(count) => drop(self.out.drain(..count)),
                 Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => return,
                 Err(_gone) => self.is_gone = true,
