@@ -41,6 +41,19 @@ pub struct HostFacts {
     pub swap_limit: bool,
 }
 
+#[cfg(test)]
+impl HostFacts {
+    /// A machine for tests: two processors, cgroup v1.
+    fn small() -> Self {
+        Self {
+            cpus: 2,
+            cpuset_cpus: "0-1".into(),
+            cgroup_v2: false,
+            swap_limit: true,
+        }
+    }
+}
+
 /// Files of the container that the daemon writes and binds below `/etc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EtcFiles {

@@ -41,9 +41,7 @@ impl Images {
         let now = Timestamp::now().to_string();
         let config = ImageConfig {
             created: Some(now.clone()),
-            architecture: platform.architecture.clone(),
-            variant: platform.variant.clone(),
-            os: platform.os.clone(),
+            platform: platform.clone(),
             config: execution,
             rootfs: RootFs {
                 diff_ids: vec![diff_id],

@@ -72,10 +72,10 @@ impl Images {
         inspect.created = config.created.clone();
         inspect.author = config.author.clone().unwrap_or_default();
         inspect.config = Some(shape::config(&config.config));
-        inspect.architecture = config.architecture.clone();
-        inspect.variant = config.variant.clone().unwrap_or_default();
-        inspect.os = config.os.clone();
-        inspect.os_version = config.os_version.clone().unwrap_or_default();
+        inspect.architecture = config.platform.architecture.clone();
+        inspect.variant = config.platform.variant.clone().unwrap_or_default();
+        inspect.os = config.platform.os.clone();
+        inspect.os_version = config.platform.os_version.clone().unwrap_or_default();
         inspect.root_fs = RootFs {
             kind: config.rootfs.kind.clone(),
             layers: config

@@ -175,7 +175,7 @@ impl Images {
                     Error::NotFound(format!(
                         "image {} is not unpacked for {}: pull it again",
                         target.descriptor.digest,
-                        config.platform(),
+                        config.platform.clone(),
                     ))
                 })?;
                 let layers = top_first(layers);
@@ -189,7 +189,7 @@ impl Images {
             target: target.descriptor.clone(),
             manifest: part.descriptor.clone(),
             config_digest: manifest.config.digest.clone(),
-            platform: config.platform().normalized(),
+            platform: config.platform.normalized(),
             config,
             layers,
             tags: found.tags(),

@@ -147,7 +147,7 @@ impl Part {
     /// The platform by the index, or else by the configuration.
     pub(crate) fn platform(&self) -> Option<Platform> {
         let described = self.descriptor.platform.clone();
-        let platform = described.or_else(|| Some(self.config.as_ref()?.platform()))?;
+        let platform = described.or_else(|| Some(self.config.as_ref()?.platform.clone()))?;
         Some(platform.normalized())
     }
 

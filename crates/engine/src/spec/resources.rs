@@ -108,28 +108,19 @@ fn throttle_device(device: &ThrottleDevice) -> Option<LinuxThrottleDevice> {
 mod tests {
     use super::*;
 
-    fn facts() -> HostFacts {
-        HostFacts {
-            cpus: 2,
-            cpuset_cpus: "0-1".into(),
-            cgroup_v2: false,
-            swap_limit: true,
-        }
-    }
-
     #[test]
     fn cpus_become_a_quota_of_the_default_period() {
         let host = HostConfig {
             nano_cpus: 1_500_000_000,
             ..HostConfig::default()
         };
-        let cpu = plan(&host, &[], &facts()).cpu().clone().unwrap();
+        let cpu = plan(&host, &[], &HostFacts::small()).cpu().clone().unwrap();
         assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
     }
 
     #[test]
     fn unset_limits_stay_unset() {
-        let resources = plan(&HostConfig::default(), &[], &facts());
+        let resources = plan(&HostConfig::default(), &[], &HostFacts::small());
         assert_eq!(resources.memory().as_ref().unwrap().limit(), None);
         assert!(resources.pids().is_none() && resources.block_io().is_none());
     }
@@ -141,7 +132,11 @@ mod tests {
             ..HostConfig::default()
         };
         assert_eq!(
-            plan(&host, &[], &facts()).pids().as_ref().unwrap().limit(),
+            plan(&host, &[], &HostFacts::small())
+                .pids()
+                .as_ref()
+                .unwrap()
+                .limit(),
             -1
         );
     }

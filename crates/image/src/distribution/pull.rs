@@ -235,7 +235,7 @@ impl Pull<'_> {
         }
         let (config, is_known) = self.config(&manifest).await?;
         if let (Some(wanted), Document::Manifest(_)) = (&request.platform, &top.document) {
-            let actual = config.platform();
+            let actual = config.platform.clone();
             if wanted.rank(&actual).is_none() {
                 return Err(Failure::OtherPlatform {
                     wanted: Box::new(wanted.clone()),
@@ -248,7 +248,7 @@ impl Pull<'_> {
         // The one manifest of a foreign platform is taken where no other was asked for.
         let wanted = match &top.document {
             Document::Index(_) => platform.clone(),
-            Document::Manifest(_) => config.platform(),
+            Document::Manifest(_) => config.platform.clone(),
         };
         let is_newer = self.record(request, &top.descriptor, wanted).await?;
         self.say("", format!("Digest: {digest}"));

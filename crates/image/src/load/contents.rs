@@ -199,7 +199,7 @@ impl Contents {
             digest: config.digest,
             source,
         })?;
-        descriptor.platform = Some(parsed.platform()).filter(|platform| !platform.os.is_empty());
+        descriptor.platform = Some(parsed.platform).filter(|platform| !platform.os.is_empty());
         let names: Vec<&String> = image.repo_tags.iter().flatten().collect();
         if names.is_empty() {
             return Ok(vec![descriptor]);

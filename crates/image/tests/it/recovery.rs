@@ -184,7 +184,7 @@ fn a_platform_that_arrives_later_is_seen() {
     record(berth_image::Wanted::Platform(s390x.clone())).unwrap();
     let image = fixture.images.resolve("multi", Some(&s390x)).unwrap();
     assert_eq!(
-        (image.id, image.config.architecture.as_str()),
+        (image.id, image.config.platform.architecture.as_str()),
         (index.digest.clone(), "s390x")
     );
     let mut archive = Vec::new();
