@@ -16,8 +16,11 @@ use rustix::fs::{Mode, OFlags};
 use crate::error::{Error, io_words};
 
 mod devices;
+mod setting;
 mod v1;
 mod v2;
+
+use setting::Setting;
 
 /// How often [`Cgroup::remove`] tries again while dying processes are still in the way, and how
 /// long it waits in between.
@@ -37,17 +40,6 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// `memory`, or `cpu` and `cpuacct`, or `name=systemd`.
     pub controllers: Vec<String>,
-}
-
-/// A value and the file that it is written to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Setting {
-    /// Only means something in version 1.
-    controller: &'static str,
-    file: String,
-    value: String,
-    /// A kernel without this file is fine.
-    optional: bool,
 }
 
 /// A container's cgroup.
@@ -122,7 +114,7 @@ impl Layout {
     }
 }
 
-const V1_CONTROLLERS: [&str; 14] = [
+const V1_CONTROLLERS: [&str; 15] = [
     "blkio",
     "cpu",
     "cpuacct",
@@ -137,6 +129,7 @@ const V1_CONTROLLERS: [&str; 14] = [
     "net_prio",
     "perf_event",
     "pids",
+    "rdma",
 ];
 
 impl Cgroup {
@@ -207,13 +200,27 @@ impl Cgroup {
     /// Writes the limits. Also for changing them later.
     pub fn set(&self, resources: &LinuxResources) -> Result<(), Error> {
         let settings = match self.layout {
-            Layout::V1(_) => v1::plan(resources),
-            Layout::V2 { .. } => v2::plan(resources)?,
+            Layout::V1(_) => v1::plan(resources, &v1::now(|name| self.directory(name)))?,
+            Layout::V2 { mount } => v2::plan(resources, &v2::now(&mount.join(&self.path)))?,
         };
+        let mut again = Vec::new();
         for setting in &settings {
-            self.write(setting)?;
+            match self.write(setting) {
+                Err(_) if setting.again => again.push(setting),
+                result => result?,
+            }
         }
-        Ok(())
+        again
+            .into_iter()
+            .try_for_each(|setting| self.write(setting))
+    }
+
+    /// What of these limits the host's version cannot do and leaves out, in words.
+    pub fn lacking(&self, resources: &LinuxResources) -> Vec<&'static str> {
+        match self.layout {
+            Layout::V1(_) => Vec::new(),
+            Layout::V2 { .. } => v2::lacking(resources),
+        }
     }
 
     /// Puts the device rules in force; once, before any process of the container runs.

@@ -4,20 +4,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxDeviceCgroup, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{
+    LinuxBlockIo, LinuxDeviceCgroup, LinuxMemory, LinuxResources, LinuxThrottleDevice,
+};
 
-use super::{Hierarchy, Setting};
+use super::Hierarchy;
+use super::setting::{Now, Setting, rdma};
+use crate::error::Error;
 
 /// How long freezing may take.
 const FREEZE_TRIES: u32 = 1000;
 
 fn setting(controller: &'static str, file: &str, value: impl ToString) -> Setting {
-    Setting {
-        controller,
-        file: file.to_owned(),
-        value: value.to_string(),
-        optional: false,
-    }
+    Setting::new(controller, file, value)
 }
 
 /// Makes the directories of one hierarchy. A cpuset starts empty, and nothing can enter it; so
@@ -63,9 +62,16 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
 }
 
 /// What is written for these limits, in order.
-pub(super) fn plan(resources: &LinuxResources) -> Vec<Setting> {
+pub(super) fn plan(resources: &LinuxResources, now: &Now) -> Result<Vec<Setting>, Error> {
+    if resources.unified().as_ref().is_some_and(|u| !u.is_empty()) {
+        return Err(Error::invalid(
+            "invalid configuration: cannot use unified on cgroup v1",
+        ));
+    }
     let mut settings = Vec::new();
-    memory(resources, &mut settings);
+    if let Some(limits) = resources.memory() {
+        memory(limits, now, &mut settings)?;
+    }
     cpu(resources, &mut settings);
     if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
         let limit = pids.limit();
@@ -77,11 +83,18 @@ pub(super) fn plan(resources: &LinuxResources) -> Vec<Setting> {
         settings.push(setting("pids", "pids.max", value));
     }
     if let Some(io) = resources.block_io() {
-        block_io(io, &mut settings);
+        block_io(io, now, &mut settings);
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        let file = format!("hugetlb.{}.limit_in_bytes", limit.page_size());
-        settings.push(setting("hugetlb", &file, limit.limit()));
+        let size = limit.page_size();
+        settings.push(setting(
+            "hugetlb",
+            &format!("hugetlb.{size}.limit_in_bytes"),
+            limit.limit(),
+        ));
+        // What is reserved and not faulted in yet is counted since Linux 5.7.
+        let reserved = format!("hugetlb.{size}.rsvd.limit_in_bytes");
+        settings.push(setting("hugetlb", &reserved, limit.limit()).optional());
     }
     if let Some(network) = resources.network() {
         if let Some(class) = network.class_id() {
@@ -92,61 +105,85 @@ pub(super) fn plan(resources: &LinuxResources) -> Vec<Setting> {
             settings.push(setting("net_prio", "net_prio.ifpriomap", value));
         }
     }
-    settings
+    for value in rdma(resources) {
+        settings.push(setting("rdma", "rdma.max", value));
+    }
+    Ok(settings)
 }
 
-fn memory(resources: &LinuxResources, settings: &mut Vec<Setting>) {
-    let Some(memory) = resources.memory() else {
-        return;
+fn memory(memory: &LinuxMemory, now: &Now, settings: &mut Vec<Setting>) -> Result<(), Error> {
+    now.check_memory(memory)?;
+    let set = |value: Option<i64>| value.filter(|&value| value != 0);
+    let limit = set(memory.limit());
+    let part = limit.map(|limit| setting("memory", "memory.limit_in_bytes", limit));
+    let sum = |value: i64| setting("memory", "memory.memsw.limit_in_bytes", value);
+    let sum = match (limit, set(memory.swap())) {
+        // Unlimited memory in a limited sum would be refused. A kernel that does not account swap
+        // has no sum to lift.
+        (Some(-1), None) => Some(sum(-1).optional()),
+        (_, swap) => swap.map(sum),
     };
-    let mut add = |file, value: Option<i64>| {
-        if let Some(value) = value.filter(|&value| value != 0) {
-            settings.push(setting("memory", file, value));
-        }
+    // The sum must never be below the part, also in between: growing starts with the sum.
+    let grows = match (set(memory.swap()), now.memory_limit) {
+        (None | Some(-1), _) => true,
+        (Some(swap), Some(current)) => current < swap,
+        (Some(_), None) => false,
     };
-    // An unlimited memory with swap is written first: the sum must never be below the part.
-    if memory.swap() == Some(-1) {
-        add("memory.memsw.limit_in_bytes", memory.swap());
-        add("memory.limit_in_bytes", memory.limit());
+    if grows {
+        settings.extend(sum.into_iter().chain(part));
     } else {
-        add("memory.limit_in_bytes", memory.limit());
-        add("memory.memsw.limit_in_bytes", memory.swap());
+        settings.extend(part.into_iter().chain(sum));
     }
-    add("memory.soft_limit_in_bytes", memory.reservation());
-    if let Some(swappiness) = memory.swappiness().filter(|&value| value <= 100) {
-        settings.push(setting("memory", "memory.swappiness", swappiness));
+    if let Some(reservation) = set(memory.reservation()) {
+        settings.push(setting("memory", "memory.soft_limit_in_bytes", reservation));
+    }
+    // The limit of all kernel memory is gone since Linux 5.16, and ignored as in runc; that of
+    // TCP buffers is not.
+    if let Some(buffers) = set(memory.kernel_tcp()) {
+        settings.push(setting("memory", "memory.kmem.tcp.limit_in_bytes", buffers));
+    }
+    match memory.swappiness() {
+        // Go's -1 for "as it is", which some callers write as an unsigned number.
+        None | Some(u64::MAX) => {}
+        Some(value @ 0..=100) => settings.push(setting("memory", "memory.swappiness", value)),
+        Some(value) => {
+            return Err(Error::invalid(format!(
+                "invalid memory swappiness value: {value} (valid range is 0-100)"
+            )));
+        }
     }
     if memory.disable_oom_killer() == Some(true) {
         settings.push(setting("memory", "memory.oom_control", 1));
     }
-    // A kernel without swap accounting has no such file; Docker warns, and goes on.
-    for setting in settings
-        .iter_mut()
-        .filter(|s| s.file == "memory.memsw.limit_in_bytes")
-    {
-        setting.optional = true;
+    // Since Linux 5.11 every cgroup is hierarchical, and nothing else can be chosen.
+    if memory.use_hierarchy() == Some(true) {
+        settings.push(setting("memory", "memory.use_hierarchy", 1).optional());
     }
+    Ok(())
 }
 
 fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     let Some(cpu) = resources.cpu() else { return };
-    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
-        settings.push(setting("cpu", "cpu.shares", shares));
-    }
-    if let Some(period) = cpu.period().filter(|&period| period != 0) {
-        settings.push(setting("cpu", "cpu.cfs_period_us", period));
-    }
-    if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
-        settings.push(setting("cpu", "cpu.cfs_quota_us", quota));
-    }
-    if let Some(burst) = cpu.burst() {
-        settings.push(setting("cpu", "cpu.cfs_burst_us", burst));
-    }
+    // Real time first: a process with such a priority cannot enter a group without.
     if let Some(period) = cpu.realtime_period().filter(|&period| period != 0) {
-        settings.push(setting("cpu", "cpu.rt_period_us", period));
+        settings.push(setting("cpu", "cpu.rt_period_us", period).again());
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|&runtime| runtime != 0) {
         settings.push(setting("cpu", "cpu.rt_runtime_us", runtime));
+    }
+    if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
+        settings.push(setting("cpu", "cpu.shares", shares));
+    }
+    // A period is refused while the old quota in it would be more than the parent's share, and a
+    // burst while it is above the old quota.
+    if let Some(period) = cpu.period().filter(|&period| period != 0) {
+        settings.push(setting("cpu", "cpu.cfs_period_us", period).again());
+    }
+    if let Some(burst) = cpu.burst() {
+        settings.push(setting("cpu", "cpu.cfs_burst_us", burst).again());
+    }
+    if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
+        settings.push(setting("cpu", "cpu.cfs_quota_us", quota.max(-1)));
     }
     if let Some(idle) = cpu.idle() {
         settings.push(setting("cpu", "cpu.idle", idle));
@@ -158,16 +195,29 @@ fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     }
 }
 
-fn block_io(io: &LinuxBlockIo, settings: &mut Vec<Setting>) {
-    if let Some(weight) = io.weight().filter(|&weight| weight != 0) {
-        let mut weight = setting("blkio", "blkio.weight", weight);
-        // Named so with BFQ; whichever of the two is there.
-        weight.optional = true;
-        settings.push(Setting {
-            file: "blkio.bfq.weight".into(),
-            ..weight.clone()
-        });
-        settings.push(weight);
+fn block_io(io: &LinuxBlockIo, now: &Now, settings: &mut Vec<Setting>) {
+    let (weight, device_weight) = if now.has_bfq {
+        ("blkio.bfq.weight", "blkio.bfq.weight_device")
+    } else {
+        ("blkio.weight", "blkio.weight_device")
+    };
+    if let Some(value) = io.weight().filter(|&value| value != 0) {
+        settings.push(setting("blkio", weight, value));
+    }
+    // BFQ has no weights for leaves, and CFQ, which had, is gone since Linux 5.0.
+    if let Some(value) = io.leaf_weight().filter(|&v| v != 0 && !now.has_bfq) {
+        settings.push(setting("blkio", "blkio.leaf_weight", value));
+    }
+    for device in io.weight_device().iter().flatten() {
+        let (major, minor) = (device.major(), device.minor());
+        if let Some(value) = device.weight().filter(|&value| value != 0) {
+            let value = format!("{major}:{minor} {value}");
+            settings.push(setting("blkio", device_weight, value));
+        }
+        if let Some(value) = device.leaf_weight().filter(|&v| v != 0 && !now.has_bfq) {
+            let value = format!("{major}:{minor} {value}");
+            settings.push(setting("blkio", "blkio.leaf_weight_device", value));
+        }
     }
     let mut throttle = |file, devices: &Option<Vec<LinuxThrottleDevice>>| {
         for device in devices.iter().flatten() {
@@ -191,6 +241,18 @@ fn block_io(io: &LinuxBlockIo, settings: &mut Vec<Setting>) {
         "blkio.throttle.write_iops_device",
         io.throttle_write_iops_device(),
     );
+}
+
+/// What of a cgroup's present state decides about what is written to it.
+pub(super) fn now(directory: impl Fn(&str) -> Option<PathBuf>) -> Now {
+    let read =
+        |controller: &str, file: &str| fs::read_to_string(directory(controller)?.join(file)).ok();
+    let number = |file: &str| read("memory", file)?.trim().parse().ok();
+    Now {
+        memory_limit: number("memory.limit_in_bytes"),
+        memory_usage: number("memory.usage_in_bytes"),
+        has_bfq: directory("blkio").is_some_and(|d| d.join("blkio.bfq.weight").exists()),
+    }
 }
 
 /// `devices.allow` and `devices.deny` take one rule for each write, and later ones win.

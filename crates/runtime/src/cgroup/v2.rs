@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxResources, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
-use super::{Setting, flat_key};
+use super::flat_key;
+use super::setting::{Now, Setting, rdma};
 use crate::error::Error;
 
 /// Controllers that containers use, where the kernel offers them.
@@ -50,40 +51,95 @@ fn enable(directory: &Path) -> io::Result<()> {
 }
 
 fn setting(file: &str, value: impl ToString) -> Setting {
-    Setting {
-        controller: "",
-        file: file.to_owned(),
-        value: value.to_string(),
-        optional: false,
-    }
+    Setting::new("", file, value)
 }
 
-/// What is written for these limits, in order.
-pub(super) fn plan(resources: &LinuxResources) -> Result<Vec<Setting>, Error> {
+/// What is written for these limits, in order. What version 2 does not have (swappiness, real
+/// time, leaf weights, network classes, no out-of-memory killer) is in [`lacking`].
+pub(super) fn plan(resources: &LinuxResources, now: &Now) -> Result<Vec<Setting>, Error> {
     let mut settings = Vec::new();
-    memory(resources, &mut settings)?;
+    if let Some(limits) = resources.memory() {
+        memory(limits, now, &mut settings)?;
+    }
     cpu(resources, &mut settings);
     if let Some(pids) = resources.pids().as_ref().filter(|pids| pids.limit() != 0) {
         settings.push(setting("pids.max", max_or(pids.limit())));
     }
     if let Some(io) = resources.block_io() {
-        block_io(io, &mut settings);
+        block_io(io, now, &mut settings);
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        settings.push(setting(
-            &format!("hugetlb.{}.max", limit.page_size()),
-            limit.limit(),
-        ));
+        let (size, limit) = (limit.page_size(), max_or(limit.limit()));
+        settings.push(setting(&format!("hugetlb.{size}.max"), &limit));
+        // What is reserved and not faulted in yet is counted since Linux 5.7.
+        settings.push(setting(&format!("hugetlb.{size}.rsvd.max"), limit).optional());
     }
-    for (file, value) in resources.unified().iter().flatten() {
+    for value in rdma(resources) {
+        settings.push(setting("rdma.max", value));
+    }
+    let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
+    unified.sort();
+    for (file, value) in unified {
         if file.contains('/') {
             return Err(Error::invalid(format!(
                 "unified resource {file:?} must be a file name (no slashes)"
             )));
         }
-        settings.push(setting(file, value));
+        if !file.contains('.') {
+            return Err(Error::invalid(format!(
+                "unified resource {file:?} must be in the form CONTROLLER.PARAMETER"
+            )));
+        }
+        // Files as io.max take one line for each write.
+        let lines = value.split_terminator('\n');
+        settings.extend(lines.map(|line| setting(file, line)));
+        if value.is_empty() {
+            settings.push(setting(file, ""));
+        }
     }
     Ok(settings)
+}
+
+/// What was asked for and version 2 cannot do, in words for a warning; runc leaves it out too.
+pub(super) fn lacking(resources: &LinuxResources) -> Vec<&'static str> {
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    let io = resources.block_io().as_ref();
+    let network = resources.network().as_ref();
+    let set = |value: Option<i64>| value.is_some_and(|value| value != 0);
+    [
+        (
+            "memory swappiness",
+            memory.is_some_and(|m| m.swappiness().is_some_and(|s| s != u64::MAX)),
+        ),
+        (
+            "disabling the out-of-memory killer",
+            memory.is_some_and(|m| m.disable_oom_killer() == Some(true)),
+        ),
+        (
+            "a limit of TCP buffers",
+            memory.is_some_and(|m| set(m.kernel_tcp())),
+        ),
+        (
+            "real-time CPU time",
+            cpu.is_some_and(|c| set(c.realtime_runtime()) || c.realtime_period().unwrap_or(0) != 0),
+        ),
+        (
+            "I/O weights of leaves",
+            io.is_some_and(|io| {
+                io.leaf_weight().unwrap_or(0) != 0
+                    || (io.weight_device().iter().flatten())
+                        .any(|device| device.leaf_weight().unwrap_or(0) != 0)
+            }),
+        ),
+        (
+            "network classes and priorities",
+            network.is_some_and(|n| n.class_id().is_some() || n.priorities().is_some()),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(what, asked)| asked.then_some(what))
+    .collect()
 }
 
 fn max_or(value: i64) -> String {
@@ -94,26 +150,14 @@ fn max_or(value: i64) -> String {
     }
 }
 
-fn memory(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<(), Error> {
-    let Some(memory) = resources.memory() else {
-        return Ok(());
-    };
+fn memory(memory: &LinuxMemory, now: &Now, settings: &mut Vec<Setting>) -> Result<(), Error> {
+    now.check_memory(memory)?;
     let limit = memory.limit().filter(|&limit| limit != 0);
-    // The specification's swap is memory and swap together, this file's is swap alone.
-    if let Some(both) = memory.swap().filter(|&both| both != 0) {
-        let swap = match limit {
-            _ if both < 0 => "max".to_owned(),
-            Some(limit) if limit > 0 && both >= limit => (both - limit).to_string(),
-            _ => {
-                return Err(Error::invalid(
-                    "unable to set swap limit without memory limit",
-                ));
-            }
-        };
-        let mut swap = setting("memory.swap.max", swap);
-        // A kernel without swap accounting has no such file.
-        swap.optional = true;
-        settings.push(swap);
+    if let Some(swap) = swap(limit, memory.swap().filter(|&both| both != 0))? {
+        // Without swap accounting there is no file, and no swap to keep the container from.
+        let harmless = matches!(swap.as_str(), "max" | "0");
+        let swap = setting("memory.swap.max", swap);
+        settings.push(if harmless { swap.optional() } else { swap });
     }
     if let Some(limit) = limit {
         settings.push(setting("memory.max", max_or(limit)));
@@ -124,6 +168,23 @@ fn memory(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<(),
     Ok(())
 }
 
+/// The specification's swap is memory and swap together, version 2's is swap alone.
+fn swap(limit: Option<i64>, both: Option<i64>) -> Result<Option<String>, Error> {
+    match (limit, both) {
+        // As in version 1, unlimited memory is unlimited swap too.
+        (Some(-1), None) => Ok(Some("max".to_owned())),
+        (_, None) => Ok(None),
+        (_, Some(both)) if both < 0 => Ok(Some("max".to_owned())),
+        (None | Some(..=-1), Some(_)) => Err(Error::invalid(
+            "unable to set swap limit without memory limit",
+        )),
+        (Some(limit), Some(both)) if both < limit => Err(Error::invalid(
+            "memory+swap limit should be >= memory limit",
+        )),
+        (Some(limit), Some(both)) => Ok(Some((both - limit).to_string())),
+    }
+}
+
 fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     let Some(cpu) = resources.cpu() else { return };
     if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
@@ -131,6 +192,11 @@ fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     }
     if let Some(idle) = cpu.idle() {
         settings.push(setting("cpu.idle", idle));
+    }
+    // A burst above the old quota is refused until the new one is there; Linux before 5.14 has
+    // no such file.
+    if let Some(burst) = cpu.burst() {
+        settings.push(setting("cpu.max.burst", burst).optional().again());
     }
     let quota = cpu.quota().filter(|&quota| quota != 0);
     let period = cpu.period().filter(|&period| period != 0);
@@ -141,9 +207,6 @@ fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
             format!("{quota} {}", period.unwrap_or(100_000)),
         ));
     }
-    if let Some(burst) = cpu.burst() {
-        settings.push(setting("cpu.max.burst", burst));
-    }
     for (file, list) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
             settings.push(setting(file, list));
@@ -151,29 +214,58 @@ fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
     }
 }
 
-/// From version 1's 2..262144 to 1..10000, as runc and systemd do.
+/// From version 1's shares (2, 1024 by default, 262144) to weights (1, 100, 10000): the power of
+/// ten whose exponent is the quadratic function of the shares' binary logarithm through these
+/// three points, as in runc 1.3.2 and crun 1.23. (The straight line of before gave the default
+/// of one version less than half of the default of the other.)
 fn weight(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+    match shares {
+        ..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            #[expect(clippy::cast_precision_loss, reason = "less than 2^18")]
+            let log = (shares as f64).log2();
+            let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 1 and 10000"
+            )]
+            let weight = 10f64.powf(exponent).ceil() as u64;
+            weight
+        }
+    }
 }
 
-fn block_io(io: &LinuxBlockIo, settings: &mut Vec<Setting>) {
+fn block_io(io: &LinuxBlockIo, now: &Now, settings: &mut Vec<Setting>) {
+    // BFQ takes 1..1000 as it is; io.weight's 1..10000 is spread over 10..1000.
     if let Some(weight) = io.weight().filter(|&weight| weight != 0) {
-        // 10..1000 to 1..10000; BFQ's own file takes it as it is.
-        let spread = 1 + (u64::from(weight).saturating_sub(10)) * 9999 / 990;
-        for (file, value) in [("io.bfq.weight", u64::from(weight)), ("io.weight", spread)] {
-            let mut weight = setting(file, value);
-            weight.optional = true;
-            settings.push(weight);
-        }
+        settings.push(if now.has_bfq {
+            setting("io.bfq.weight", weight)
+        } else {
+            setting("io.weight", io_weight(weight))
+        });
+    }
+    for device in io.weight_device().iter().flatten() {
+        let (major, minor) = (device.major(), device.minor());
+        let Some(weight) = device.weight().filter(|&weight| weight != 0) else {
+            continue;
+        };
+        settings.push(if now.has_bfq {
+            setting("io.bfq.weight", format!("{major}:{minor} {weight}"))
+        } else {
+            let value = format!("{major}:{minor} {}", io_weight(weight));
+            setting("io.weight", value)
+        });
     }
     let mut limit = |key: &str, devices: &Option<Vec<LinuxThrottleDevice>>| {
         for device in devices.iter().flatten() {
-            let value = format!(
-                "{}:{} {key}={}",
-                device.major(),
-                device.minor(),
-                device.rate()
-            );
+            // 0 lifts a limit, which version 2 writes as a word.
+            let rate = match device.rate() {
+                0 => "max".to_owned(),
+                rate => rate.to_string(),
+            };
+            let value = format!("{}:{} {key}={rate}", device.major(), device.minor());
             settings.push(setting("io.max", value));
         }
     };
@@ -181,6 +273,23 @@ fn block_io(io: &LinuxBlockIo, settings: &mut Vec<Setting>) {
     limit("wbps", io.throttle_write_bps_device());
     limit("riops", io.throttle_read_iops_device());
     limit("wiops", io.throttle_write_iops_device());
+}
+
+fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
+}
+
+/// What of a cgroup's present state decides about what is written to it.
+pub(super) fn now(directory: &Path) -> Now {
+    let number = |file: &str| {
+        let text = fs::read_to_string(directory.join(file)).ok()?;
+        text.trim().parse().ok()
+    };
+    Now {
+        memory_limit: number("memory.max"),
+        memory_usage: number("memory.current"),
+        has_bfq: directory.join("io.bfq.weight").exists(),
+    }
 }
 
 pub(super) fn freeze(directory: &Path, frozen: bool) -> io::Result<()> {

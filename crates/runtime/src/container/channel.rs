@@ -140,15 +140,16 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut body = [0; MAX_BYTES];
-        let received = rustix::io::retry_on_intr(|| {
+        let bytes = loop {
             let mut parts = [IoSliceMut::new(&mut body)];
-            rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-        });
-        let bytes = match received {
-            Ok(message) => message.bytes,
-            // The other side died with a message of ours unread.
-            Err(rustix::io::Errno::CONNRESET) => 0,
-            Err(error) => return Err(error.into()),
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, flags) {
+                Ok(message) => break message.bytes,
+                // The other side died with a message of ours unread. The kernel says so once, and
+                // before what the other side had said last.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
+                Err(error) => return Err(error.into()),
+            }
         };
         let descriptors = control
             .drain()
@@ -195,6 +196,16 @@ mod tests {
         theirs.report_failure(&error).unwrap();
         assert!(matches!(ours.report().unwrap(), Report::Failed(e) if e == error));
         drop(theirs);
+        assert!(matches!(ours.report().unwrap(), Report::Closed));
+    }
+
+    #[test]
+    fn the_last_words_of_one_who_did_not_listen_are_heard() {
+        let (ours, theirs) = pair().unwrap();
+        ours.order_start().unwrap();
+        theirs.report_failure(&Error::internal("x")).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.report().unwrap(), Report::Failed(e) if e.message == "x"));
         assert!(matches!(ours.report().unwrap(), Report::Closed));
     }
 

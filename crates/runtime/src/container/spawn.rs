@@ -91,6 +91,7 @@ pub(super) fn spawn(
     };
     drop((theirs, entry, root, sources, join));
     container.pidfd = Some(pidfd);
+    let mut left_out = Vec::new();
     // The child makes its mounts meanwhile.
     if !is_v2 {
         container.cgroup()?.make()?;
@@ -101,11 +102,15 @@ pub(super) fn spawn(
         .as_ref()
         .and_then(|l| l.resources().as_ref())
     {
-        container.cgroup()?.confine_devices(resources)?;
-        container.cgroup()?.set(resources)?;
+        let cgroup = container.cgroup()?;
+        cgroup.confine_devices(resources)?;
+        cgroup.set(resources)?;
+        left_out = cgroup.lacking(resources);
     }
     order_join(&ours, container.cgroup()?, plan, layout)?;
-    let (console, warnings) = listen(&ours)?;
+    let (console, mut warnings) = listen(&ours)?;
+    warnings
+        .extend((left_out.iter()).map(|what| format!("{what}: not in cgroup version 2, left out")));
     let (cgroup, pidfd) = container.finish()?;
     Ok(Created {
         warnings,

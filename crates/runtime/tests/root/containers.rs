@@ -15,6 +15,8 @@ crate::claims![
     binds_are_made_and_can_be_read_only,
     a_read_only_root_cannot_be_written,
     limits_are_in_force,
+    rare_limits_are_in_force,
+    a_memory_limit_grows_and_shrinks_with_its_swap,
     a_pids_limit_stops_a_fork,
     a_cgroup_namespace_shows_its_root,
     the_reaper_passes_signals_on_and_reaps,
@@ -108,6 +110,49 @@ fn limits_are_in_force() {
         json!({"shares": 512, "quota": 50000, "period": 100_000, "cpus": "0"});
     bundle.spec["linux"]["resources"]["pids"] = json!({"limit": 50});
     check(&bundle, "67108864\n512\n50000\n0\n50\n");
+}
+
+fn rare_limits_are_in_force() {
+    let mut bundle = shell(
+        "cd /sys/fs/cgroup; cat memory/memory.soft_limit_in_bytes memory/memory.swappiness cpu/cpu.cfs_burst_us blkio/blkio.throttle.read_bps_device; grep oom_kill_disable memory/memory.oom_control",
+    );
+    let disk = std::fs::read_dir("/sys/block").unwrap().flatten().next();
+    let number = std::fs::read_to_string(disk.unwrap().path().join("dev")).unwrap();
+    let (major, minor) = number.trim().split_once(':').unwrap();
+    let resources = &mut bundle.spec["linux"]["resources"];
+    resources["memory"] = json!({"limit": 67_108_864, "reservation": 33_554_432, "swappiness": 7, "disableOOMKiller": true, "checkBeforeUpdate": true});
+    // The burst is above the quota that a new group has, and below the one it gets.
+    resources["cpu"] = json!({"quota": 50000, "period": 100_000, "burst": 20000});
+    resources["blockIO"] = json!({"throttleReadBpsDevice": [{"major": major.parse::<i64>().unwrap(), "minor": minor.parse::<i64>().unwrap(), "rate": 1_048_576}]});
+    check(
+        &bundle,
+        &format!("33554432\n7\n20000\n{major}:{minor} 1048576\noom_kill_disable 1\n"),
+    );
+}
+
+fn a_memory_limit_grows_and_shrinks_with_its_swap() {
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 1 << 26, "swap": 1 << 26});
+    let (container, _pipes) = bundle.start().unwrap();
+    let directory = container.cgroup().directory("memory").unwrap();
+    for (limit, swap) in [
+        (1u64 << 27, 1u64 << 28),
+        (1 << 25, 1 << 25),
+        (1 << 26, 1 << 27),
+    ] {
+        let resources = serde_json::from_value(json!({"memory": {"limit": limit, "swap": swap}}));
+        container.update(&resources.unwrap()).unwrap();
+        for (file, value) in [
+            ("memory.limit_in_bytes", limit),
+            ("memory.memsw.limit_in_bytes", swap),
+        ] {
+            let text = std::fs::read_to_string(directory.join(file)).unwrap();
+            assert_eq!(text.trim(), value.to_string(), "{file}");
+        }
+    }
+    container.kill(libc::SIGKILL).unwrap();
+    container::wait(container.pidfd()).unwrap();
+    container.remove_cgroup().unwrap();
 }
 
 fn a_pids_limit_stops_a_fork() {
