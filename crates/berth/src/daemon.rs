@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use berth_cli::flags::{Order, Stop};
 
 pub use instance::SOCKET as DEFAULT_SOCKET;
-use settings::Settings;
+pub use settings::Settings;
 
 /// Runs the daemon with the words after `daemon`. `program` is what help and errors call it.
 pub fn main(program: &str, words: &[String]) -> ExitCode {

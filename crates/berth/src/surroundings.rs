@@ -5,23 +5,60 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+
+use crate::daemon::Settings;
 
 /// What systemd tells a service, and how it wants to be told (sd_listen_fds(3), sd_notify(3)).
 #[derive(Debug, Default)]
 pub struct Surroundings {
     listen_fds: usize,
     notify_socket: Option<String>,
+    cert_path: Option<String>,
+    home: Option<String>,
+    http_proxy: Option<String>,
+    https_proxy: Option<String>,
+    no_proxy: Option<String>,
 }
 
 impl Surroundings {
     pub fn of_process() -> Self {
         let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let given = |name: &str| variable(name).filter(|value| !value.is_empty());
+        // As Go reads them: in capitals first.
+        let proxy = |name: &str| given(name).or_else(|| given(&name.to_lowercase()));
         let ours = number("LISTEN_PID") == Some(std::process::id());
         let listen_fds = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
         Self {
             listen_fds: usize::try_from(listen_fds).unwrap_or(0),
-            notify_socket: std::env::var("NOTIFY_SOCKET").ok(),
+            notify_socket: variable("NOTIFY_SOCKET"),
+            cert_path: given("DOCKER_CERT_PATH"),
+            home: given("HOME"),
+            http_proxy: proxy("HTTP_PROXY"),
+            https_proxy: proxy("HTTPS_PROXY"),
+            no_proxy: proxy("NO_PROXY"),
         }
+    }
+
+    /// Where dockerd looks for certificates that no flag names.
+    pub fn certificates(&self) -> PathBuf {
+        match (&self.cert_path, &self.home) {
+            (Some(directory), _) => directory.into(),
+            (None, Some(home)) => Path::new(home).join(".docker"),
+            (None, None) => "/root/.docker".into(),
+        }
+    }
+
+    /// The environment's proxies, where the configuration says nothing.
+    pub fn complete_proxies(&self, settings: &mut Settings) {
+        let complete = |setting: &mut Option<String>, found: &Option<String>| {
+            if setting.is_none() {
+                setting.clone_from(found);
+            }
+        };
+        complete(&mut settings.http_proxy, &self.http_proxy);
+        complete(&mut settings.https_proxy, &self.https_proxy);
+        complete(&mut settings.no_proxy, &self.no_proxy);
     }
 
     pub fn listen_fds(&self) -> usize {
@@ -60,7 +97,7 @@ pub fn raw() -> (Vec<CString>, Vec<CString>) {
     (args, env.collect())
 }
 
-/// A variable of the environment, for the command line.
+/// A variable of the environment.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }

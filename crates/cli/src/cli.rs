@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use berth_docker_client::host::InvalidHost;
 use berth_docker_client::{Client, Host, Options, Tls};
 use tokio::runtime::Runtime;
 
@@ -39,6 +40,9 @@ pub struct Build {
 
 /// Looks up a variable.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
+
+/// Where docker's clients look for a daemon that is to speak TLS and has no name.
+const DEFAULT_TLS_HOST: &str = "tcp://localhost:2376";
 
 /// The default context's name.
 pub const DEFAULT_CONTEXT: &str = "default";
@@ -112,10 +116,13 @@ impl Cli {
 
     /// The daemon's address in the default context.
     pub fn default_context_host(&self) -> String {
-        let given = self.global.given("host").map(str::to_owned);
-        given
-            .or_else(|| self.env("DOCKER_HOST"))
+        self.chosen_host()
             .unwrap_or_else(|| self.default_host.clone())
+    }
+
+    fn chosen_host(&self) -> Option<String> {
+        let given = self.global.given("host").map(str::to_owned);
+        given.or_else(|| self.env("DOCKER_HOST"))
     }
 
     /// Whether nobody chose a daemon, so that ours is meant.
@@ -144,13 +151,21 @@ impl Cli {
         }
         let name = self.context_name();
         let (host, tls) = if name == DEFAULT_CONTEXT {
-            (self.default_context_host(), self.flag_tls())
+            let tls = self.flag_tls()?;
+            let chosen = self.chosen_host();
+            let host = chosen.unwrap_or_else(|| match tls {
+                Some(_) => DEFAULT_TLS_HOST.to_owned(),
+                None => self.default_host.clone(),
+            });
+            (host, tls)
         } else {
             let context = self.contexts().load(&name).map_err(unresolved)?;
             (context.host(), self.contexts().tls(&context))
         };
-        let host = Host::parse(&host, tls.is_some())
-            .map_err(|error| unresolved(Failure::new(error.to_string())))?;
+        let host = Host::parse(&host, tls.is_some()).map_err(|error| match error {
+            InvalidHost::Ssh(_) => Failure::new(format!("Failed to initialize: {error}")),
+            InvalidHost::Address(_) => unresolved(Failure::new(error.to_string())),
+        })?;
         Ok(Options {
             tls: tls.filter(|_| matches!(host, Host::Tcp { .. })),
             host,
@@ -160,28 +175,43 @@ impl Cli {
         })
     }
 
-    fn flag_tls(&self) -> Option<Tls> {
-        let verify = self.global.on("tlsverify") || self.env("DOCKER_TLS_VERIFY").is_some();
-        if !verify && !self.global.on("tls") && self.env("DOCKER_TLS").is_none() {
-            return None;
+    /// TLS as docker's flags and variables ask for it. `--tlsverify=false` asks for it too.
+    fn flag_tls(&self) -> Result<Option<Tls>, Failure> {
+        let chosen = |flag: &str, variable: &str| match self.global.changed(flag) {
+            true => self.global.on(flag),
+            false => self.env(variable).is_some(),
+        };
+        let verify = chosen("tlsverify", "DOCKER_TLS_VERIFY");
+        if !verify && !self.global.changed("tlsverify") && !chosen("tls", "DOCKER_TLS") {
+            return Ok(None);
         }
         let dir = match self.env("DOCKER_CERT_PATH") {
             Some(dir) => PathBuf::from(dir),
             None => self.config_dir(),
         };
-        let file = |flag: &str, name: &str| {
-            let path = match self.global.given(flag) {
-                Some(path) => PathBuf::from(path),
-                None => dir.join(name),
-            };
-            (self.global.changed(flag) || path.exists()).then_some(path)
+        let file = |flag: &str, name: &str| match self.global.given(flag) {
+            Some(path) => PathBuf::from(path),
+            None => dir.join(name),
         };
-        Some(Tls {
-            ca: file("tlscacert", "ca.pem"),
-            cert: file("tlscert", "cert.pem"),
-            key: file("tlskey", "key.pem"),
+        let readable = |path: PathBuf| match std::fs::File::open(&path) {
+            Ok(_) => Ok(Some(path)),
+            Err(error) => Err(unresolved(Failure::new(format!(
+                "open {}: {}",
+                path.display(),
+                crate::create::os_words(&error)
+            )))),
+        };
+        // Of ourselves we need not tell anything; whom to believe has to be said.
+        let optional = |flag: &str, name: &str| match file(flag, name) {
+            path if self.global.changed(flag) || path.exists() => readable(path),
+            _ => Ok(None),
+        };
+        Ok(Some(Tls {
+            ca: readable(file("tlscacert", "ca.pem"))?,
+            cert: optional("tlscert", "cert.pem")?,
+            key: optional("tlskey", "key.pem")?,
             skip_verify: !verify,
-        })
+        }))
     }
 
     /// Runs something that waits, on this thread.

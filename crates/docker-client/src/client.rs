@@ -1,5 +1,6 @@
 //! Requests and answers.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use berth_docker::error::ErrorResponse;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::OnceCell;
 
-use crate::connect::{self, Stream, Tls};
+use crate::connect::{self, Stream, Tls, Verdict};
 use crate::{Error, Host, Messages, Query};
 
 /// The newest version of the API that this client speaks, and the oldest.
@@ -28,6 +29,9 @@ pub const MIN_VERSION: &str = "1.24";
 const ERROR_LIMIT_BYTES: usize = 1 << 20;
 /// What one read of an uploaded stream takes.
 const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
+
+/// What docker's clients call the far end of a tunnel.
+pub(crate) const SSH_AUTHORITY: &str = "docker.example.com";
 
 /// The one connection that is kept for the next request.
 type Idle = Arc<Mutex<Option<SendRequest<Body>>>>;
@@ -52,6 +56,7 @@ pub struct Client {
     idle: Idle,
     version: OnceCell<String>,
     tasks: Scope,
+    verdict: Verdict,
 }
 
 /// What `/_ping` tells.
@@ -77,7 +82,7 @@ pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     body: Incoming,
-    action: String,
+    action: Action,
     /// The connection, which is free again when the body has been read.
     connection: Option<(SendRequest<Body>, Idle)>,
 }
@@ -147,9 +152,19 @@ impl Request {
         self.body = StreamBody::new(chunks).boxed();
         self
     }
+}
 
-    fn action(&self) -> String {
-        format!("{} {}", self.method, self.path)
+/// What was asked of whom, as Go's clients tell it: `Get "http://engine:2375/v1.51/info"`.
+#[derive(Debug, Clone)]
+pub(crate) struct Action {
+    method: Method,
+    url: String,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, rest) = self.method.as_str().split_at(1);
+        write!(out, "{first}{} {:?}", rest.to_lowercase(), self.url)
     }
 }
 
@@ -161,6 +176,7 @@ impl Client {
             idle: Idle::default(),
             version: OnceCell::new(),
             tasks: Scope::new(),
+            verdict: Verdict::default(),
         }
     }
 
@@ -168,8 +184,42 @@ impl Client {
         &self.options.host
     }
 
-    pub(crate) fn tls(&self) -> Option<&Tls> {
-        self.options.tls.as_ref()
+    /// A raw connection.
+    pub(crate) async fn stream(&self) -> Result<Stream, Error> {
+        connect::dial(&self.options.host, self.options.tls.as_ref(), &self.verdict).await
+    }
+
+    pub(crate) fn action(&self, prefix: &str, request: &Request) -> Action {
+        let (authority, base) = match &self.options.host {
+            Host::Unix(path) => {
+                let path = path.to_string_lossy();
+                (path.replace('/', "%2F"), "")
+            }
+            Host::Tcp { authority, path } => (authority.clone(), path.as_str()),
+            Host::Ssh { .. } => (SSH_AUTHORITY.to_owned(), ""),
+        };
+        let scheme = if self.options.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let path = request.query.append_to(&request.path);
+        Action {
+            method: request.method.clone(),
+            url: format!("{scheme}://{authority}{base}{prefix}{path}"),
+        }
+    }
+
+    /// The error of a broken exchange: what became of the tunnel says more than HTTP does.
+    pub(crate) fn broken(&self, action: &Action, source: hyper::Error) -> Error {
+        let action = action.to_string();
+        match self.verdict.get() {
+            Some(verdict) => Error::Tunnel {
+                action,
+                verdict: verdict.clone(),
+            },
+            None => Error::Transport { action, source },
+        }
     }
 
     /// Asks the daemon what it is. Unversioned, so any daemon can answer.
@@ -227,14 +277,11 @@ impl Client {
     }
 
     async fn send_to(&self, prefix: String, request: Request) -> Result<Response, Error> {
-        let action = request.action();
+        let action = self.action(&prefix, &request);
         let mut sender = self.connection().await?;
         let request = self.assemble(&prefix, request)?;
-        let transport = |source| Error::Transport {
-            action: action.clone(),
-            source,
-        };
-        let answer = sender.send_request(request).await.map_err(transport)?;
+        let answer = sender.send_request(request).await;
+        let answer = answer.map_err(|source| self.broken(&action, source))?;
         let (head, body) = answer.into_parts();
         let mut response = Response::of(head, body, action);
         response.connection = Some((sender, Arc::clone(&self.idle)));
@@ -257,7 +304,7 @@ impl Client {
 
     /// A new connection with HTTP on it.
     pub(crate) async fn connect(&self) -> Result<SendRequest<Body>, Error> {
-        let stream: Stream = connect::dial(&self.options.host, self.options.tls.as_ref()).await?;
+        let stream = self.stream().await?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream))
                 .await
@@ -280,7 +327,8 @@ impl Client {
         let (authority, base) = match &self.options.host {
             Host::Tcp { authority, path } => (authority.as_str(), path.as_str()),
             // What docker sends where a host has no meaning.
-            Host::Unix(_) | Host::Ssh { .. } => ("api.moby.localhost", ""),
+            Host::Unix(_) => ("api.moby.localhost", ""),
+            Host::Ssh { .. } => (SSH_AUTHORITY, ""),
         };
         let path = format!("{base}{prefix}{}", request.path);
         let mut built = http::Request::builder()
@@ -302,7 +350,7 @@ impl Response {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|source| Error::Transport {
-                action: self.action.clone(),
+                action: self.action.to_string(),
                 source,
             })?;
             if let Ok(data) = frame.into_data() {
@@ -334,12 +382,15 @@ impl Response {
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let action = self.action.clone();
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Decode { action, source })
+        serde_json::from_slice(&bytes).map_err(|source| Error::Decode {
+            action: action.to_string(),
+            source,
+        })
     }
 
     /// The body as a stream of JSON values.
     pub fn messages<T: DeserializeOwned>(self) -> Messages<T> {
-        Messages::new(self.body, self.action)
+        Messages::new(self.body, self.action.to_string())
     }
 
     /// Reads a refusal's message.
@@ -360,7 +411,7 @@ impl Response {
                 "" => format!(
                     "request returned {} for API route and version {}, \
                      check if the server supports the requested API version",
-                    self.status, self.action
+                    self.status, self.action.url
                 ),
                 text => text.to_owned(),
             },
@@ -373,7 +424,7 @@ impl Response {
 }
 
 impl Response {
-    pub(crate) fn of(parts: http::response::Parts, body: Incoming, action: String) -> Self {
+    pub(crate) fn of(parts: http::response::Parts, body: Incoming, action: Action) -> Self {
         Self {
             status: parts.status,
             headers: parts.headers,

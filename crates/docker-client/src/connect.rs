@@ -2,19 +2,20 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use berth_http as http;
 use berth_http::connect::Connector;
 use berth_http::tls::{Identity, Trust};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::{Error, Host};
+
+mod tunnel;
+
+pub(crate) use tunnel::Verdict;
+use tunnel::{Target, Tunnel};
 
 /// A connected byte stream to a daemon.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,7 +34,12 @@ pub struct Tls {
     pub skip_verify: bool,
 }
 
-pub(crate) async fn dial(host: &Host, tls: Option<&Tls>) -> Result<Stream, Error> {
+/// Connects. Where `verdict` is set afterwards, the stream broke for that reason.
+pub(crate) async fn dial(
+    host: &Host,
+    tls: Option<&Tls>,
+    verdict: &Verdict,
+) -> Result<Stream, Error> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::PermissionDenied => Error::Denied {
             host: host.to_string(),
@@ -52,7 +58,7 @@ pub(crate) async fn dial(host: &Host, tls: Option<&Tls>) -> Result<Stream, Error
         Host::Tcp { authority, .. } => {
             let (name, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
             let port = port.parse().map_err(|_| {
-                crate::host::InvalidHost(format!("invalid bind address format: {host}"))
+                crate::host::InvalidHost::Address(format!("invalid bind address format: {host}"))
             })?;
             let connector = Connector::default();
             let name = name.trim_start_matches('[').trim_end_matches(']');
@@ -76,19 +82,16 @@ pub(crate) async fn dial(host: &Host, tls: Option<&Tls>) -> Result<Stream, Error
             port,
             socket,
         } => {
-            let mut command = Command::new("ssh");
-            if let Some(user) = user {
-                command.arg("-l").arg(user);
-            }
-            if let Some(port) = port {
-                command.arg("-p").arg(port.to_string());
-            }
-            command.args(["-o", "ConnectTimeout=30", "-T", "--", name, "docker"]);
-            if let Some(socket) = socket {
-                command.args(["--host", &format!("unix://{socket}")]);
-            }
-            command.args(["system", "dial-stdio"]);
-            let child = Tunnel::start(command).map_err(failed)?;
+            let target = Target {
+                user: user.as_deref(),
+                host: name,
+                port: *port,
+                socket: socket.as_deref(),
+            };
+            let child = Tunnel::start(target, verdict).map_err(|source| Error::Io {
+                action: "start ssh".to_owned(),
+                source,
+            })?;
             Ok(Box::new(child))
         }
     }
@@ -115,63 +118,4 @@ impl Tls {
 
 fn bad_tls(error: http::tls::Error) -> Error {
     Error::Tls(error.into())
-}
-
-/// A child process whose standard streams are the connection. It ends when this is dropped.
-struct Tunnel {
-    stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    _child: Child,
-}
-
-impl Tunnel {
-    fn start(mut command: Command) -> io::Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
-        Ok(Self {
-            stdin: Some(child.stdin.take().ok_or_else(closed)?),
-            stdout: child.stdout.take().ok_or_else(closed)?,
-            _child: child,
-        })
-    }
-}
-
-impl AsyncRead for Tunnel {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Tunnel {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.stdin {
-            Some(stdin) => Pin::new(stdin).poll_write(cx, buf),
-            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stdin {
-            Some(stdin) => Pin::new(stdin).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    /// Closes the child's stdin, which is how the far end learns that no more will come.
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stdin = None;
-        Poll::Ready(Ok(()))
-    }
 }

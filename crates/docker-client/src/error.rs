@@ -27,6 +27,9 @@ pub enum Error {
         action: String,
         source: hyper::Error,
     },
+    /// The program that was the connection failed.
+    #[error("error during connect: {action}: {verdict}")]
+    Tunnel { action: String, verdict: String },
     #[error("error during connect: {action}")]
     Io {
         action: String,

@@ -22,16 +22,13 @@ pub struct Hijacked {
 impl Client {
     /// Sends a request that makes the connection the caller's own.
     pub async fn hijack(&self, request: Request) -> Result<Hijacked, Error> {
-        let action = format!("{} {}", request.method, request.path);
         let prefix = format!("/v{}", self.version().await?);
         let request = request
             .header(CONNECTION, HeaderValue::from_static("Upgrade"))
             .header(UPGRADE, HeaderValue::from_static("tcp"));
+        let action = self.action(&prefix, &request);
         let mut sender = self.connect().await?;
-        let transport = |source| Error::Transport {
-            action: action.clone(),
-            source,
-        };
+        let transport = |source| self.broken(&action, source);
         let request = self.assemble(&prefix, request)?;
         let mut answer = sender.send_request(request).await.map_err(transport)?;
         let status = answer.status();
@@ -63,7 +60,7 @@ impl Client {
         ),
         Error,
     > {
-        let stream = connect::dial(self.host(), self.tls()).await?;
+        let stream = self.stream().await?;
         Ok(tokio::io::split(stream))
     }
 }

@@ -21,8 +21,12 @@ pub enum Host {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidHost(pub String);
+pub enum InvalidHost {
+    #[error("{0}")]
+    Address(String),
+    #[error("ssh host connection is not valid: invalid SSH URL: {0}")]
+    Ssh(String),
+}
 
 /// The port of `tcp://host`, with and without TLS.
 const PLAIN_PORT: u16 = 2375;
@@ -32,7 +36,7 @@ impl Host {
     /// Understands what `-H` and `DOCKER_HOST` take.
     pub fn parse(text: &str, tls: bool) -> Result<Self, InvalidHost> {
         let text = text.trim();
-        let invalid = || InvalidHost(format!("invalid bind address format: {text}"));
+        let invalid = || InvalidHost::Address(format!("invalid bind address format: {text}"));
         let (scheme, rest) = match text.split_once("://") {
             Some(parts) => parts,
             None if text.starts_with('/') => ("unix", text),
@@ -57,7 +61,7 @@ impl Host {
                     path,
                 })
             }
-            "ssh" => parse_ssh(rest).ok_or_else(invalid),
+            "ssh" => parse_ssh(rest).map_err(InvalidHost::Ssh),
             _ => Err(invalid()),
         }
     }
@@ -78,7 +82,10 @@ fn with_port(authority: &str, default: u16) -> Option<String> {
     Some(format!("{host}:{port}"))
 }
 
-fn parse_ssh(rest: &str) -> Option<Host> {
+/// The refusals are docker's.
+fn parse_ssh(rest: &str) -> Result<Host, String> {
+    let (rest, fragment) = cut(rest, '#');
+    let (rest, query) = cut(rest, '?');
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, (!path.is_empty()).then(|| format!("/{path}"))),
         None => (rest, None),
@@ -88,19 +95,45 @@ fn parse_ssh(rest: &str) -> Option<Host> {
         None => (None, authority),
     };
     let (host, port) = match host.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') => (host, Some(port.parse().ok()?)),
+        Some((host, "")) => (host, None),
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
+            let number = port.parse();
+            let number = number.map_err(|_| format!("invalid port {:?}", format!(":{port}")))?;
+            (name, Some(number))
+        }
         _ => (host, None),
     };
-    // A leading dash would be read by ssh as an option.
-    if host.is_empty() || host.starts_with('-') {
-        return None;
+    // ssh takes an IPv6 address without the brackets.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if user.as_deref().is_some_and(|user| user.contains(':')) {
+        return Err("plain-text password is not supported".to_owned());
     }
-    Some(Host::Ssh {
+    if host.is_empty() {
+        return Err("hostname is empty".to_owned());
+    }
+    // ssh would read it as an option, were it not for the `--` before it.
+    if host.starts_with('-') {
+        return Err(format!("invalid hostname {host:?}"));
+    }
+    if let Some(query) = query {
+        return Err(format!("query parameters are not allowed: {query:?}"));
+    }
+    if let Some(fragment) = fragment {
+        return Err(format!("fragments are not allowed: {fragment:?}"));
+    }
+    Ok(Host::Ssh {
         user,
         host: host.to_owned(),
         port,
         socket: path,
     })
+}
+
+fn cut(text: &str, mark: char) -> (&str, Option<&str>) {
+    match text.split_once(mark) {
+        Some((text, rest)) => (text, Some(rest)),
+        None => (text, None),
+    }
 }
 
 impl fmt::Display for Host {
@@ -109,7 +142,7 @@ impl fmt::Display for Host {
             Self::Unix(path) => write!(out, "unix://{}", path.display()),
             Self::Tcp { authority, path } => write!(out, "tcp://{authority}{path}"),
             // As docker names it: the far end of the tunnel, not the way to it.
-            Self::Ssh { .. } => write!(out, "http://docker.example.com"),
+            Self::Ssh { .. } => write!(out, "http://{}", crate::client::SSH_AUTHORITY),
         }
     }
 }
@@ -143,7 +176,19 @@ mod tests {
                 socket: None
             })
         );
-        assert!(Host::parse("ssh://-oProxyCommand=x", false).is_err());
+        let refused = |text: &str, words: &str| {
+            let message = Host::parse(text, false).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        };
+        refused("ssh://-oProxyCommand=x", "invalid hostname");
+        refused("ssh://", "hostname is empty");
+        refused("ssh://me:word@box", "plain-text password is not supported");
+        refused(
+            "ssh://box/a?b=c",
+            "query parameters are not allowed: \"b=c\"",
+        );
+        refused("ssh://box#f", "fragments are not allowed: \"f\"");
+        refused("ssh://box:many", "invalid port \":many\"");
         assert!(Host::parse("gopher://x", false).is_err());
         assert!(Host::parse("tcp://x:y", false).is_err());
     }

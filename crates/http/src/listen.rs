@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::stream::Stream;
@@ -23,6 +25,7 @@ const FIRST_INHERITED: i32 = 3;
 pub struct Listener {
     socket: Socket,
     path: Option<BoundPath>,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,7 @@ impl Listener {
                 path: path.to_owned(),
                 inode,
             }),
+            tls: None,
         })
     }
 
@@ -101,7 +105,24 @@ impl Listener {
         Ok(Self {
             socket: Socket::Tcp(listener),
             path: None,
+            tls: None,
         })
+    }
+
+    /// The same, but [`crate::serve`] speaks TLS on its TCP connections. Nothing changes for a
+    /// unix socket, as in dockerd.
+    #[must_use]
+    pub fn with_tls(mut self, config: Arc<ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// What connections are to be greeted with, where they are.
+    pub(crate) fn tls(&self) -> Option<&Arc<ServerConfig>> {
+        match self.socket {
+            Socket::Unix(_) => None,
+            Socket::Tcp(_) => self.tls.as_ref(),
+        }
     }
 
     /// Takes a socket that already listens, unix or TCP.
@@ -123,7 +144,11 @@ impl Listener {
         } else {
             return Err(Error::NotListening);
         };
-        Ok(Self { socket, path: None })
+        Ok(Self {
+            socket,
+            path: None,
+            tls: None,
+        })
     }
 
     /// The sockets that systemd opened for this process (`fd://`): `count` is its `LISTEN_FDS`.

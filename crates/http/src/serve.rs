@@ -16,6 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::Body;
@@ -31,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Connections served at a time; more wait in the backlog.
     pub connections: usize,
-    /// How long a request's head may take to arrive.
+    /// How long a TLS handshake, and then a request's head, may take to arrive.
     pub header_timeout: Duration,
     /// How long requests may go on after the scope was cancelled.
     pub drain: Duration,
@@ -80,6 +81,7 @@ where
             }
         };
         let task = Task {
+            tls: listener.tls().cloned(),
             header_timeout: limits.header_timeout,
             drain: connections.shutdown(),
             cut_off: cut_off.shutdown(),
@@ -98,6 +100,7 @@ where
 
 /// What one connection's task needs to know.
 struct Task {
+    tls: Option<Arc<ServerConfig>>,
     header_timeout: Duration,
     drain: Shutdown,
     cut_off: Shutdown,
@@ -112,10 +115,30 @@ impl Task {
         let cut_off = self.cut_off.clone();
         tokio::select! {
             () = cut_off.requested() => {}
-            result = self.exchange(stream, peer, service) => if let Err(error) = result {
+            result = self.greet_and_exchange(stream, peer, service) => if let Err(error) = result {
                 tracing::debug!(%error, ?peer, "a connection broke");
             }
         }
+    }
+
+    async fn greet_and_exchange<S, F>(
+        self,
+        stream: Stream,
+        peer: Peer,
+        service: S,
+    ) -> io::Result<()>
+    where
+        S: Fn(Request<Incoming>) -> F + Send + 'static,
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let stream = match (stream, &self.tls) {
+            (Stream::Tcp(stream), Some(config)) => {
+                let config = Arc::clone(config);
+                crate::tls::accept(stream, config, self.header_timeout).await?
+            }
+            (stream, _) => stream,
+        };
+        self.exchange(stream, peer, service).await
     }
 
     /// Serves requests until the connection ends or is taken over.

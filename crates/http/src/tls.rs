@@ -1,4 +1,4 @@
-//! TLS on the client's side: rustls with ring, the host's roots, and per-host additions.
+//! TLS by rustls with ring. Here the client's side: the host's roots, and per-host additions.
 
 use std::fmt;
 use std::io;
@@ -15,6 +15,10 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+
+mod server;
+
+pub use server::{accept, server_config};
 
 /// How to trust servers, and who we are to them.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +43,7 @@ pub enum Trust {
     Anyone,
 }
 
-/// A client certificate with its key.
+/// A certificate with its key: a client's or a server's.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,

@@ -16,5 +16,6 @@ pub mod netns;
 pub mod nft;
 pub mod pidfd;
 pub mod seccomp;
+pub mod session;
 pub mod signal;
 pub mod socket;

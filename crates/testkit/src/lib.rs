@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
 
+pub mod certificates;
 pub mod daemon;
 pub mod image;
 pub mod machine;
 pub mod run;
 pub mod wait;
 
+pub use certificates::Certificates;
 pub use daemon::Daemon;
 pub use machine::Machine;
 pub use run::{Output, run, sh};

@@ -70,6 +70,11 @@ const KEYS: &[(&str, &str, Shape)] = &[
     ("pidfile", "pidfile", Shape::Text),
     ("registry-mirror", "registry-mirrors", Shape::List),
     ("shutdown-timeout", "shutdown-timeout", Shape::Int),
+    ("tls", "tls", Shape::Switch),
+    ("tlscacert", "tlscacert", Shape::Text),
+    ("tlscert", "tlscert", Shape::Text),
+    ("tlskey", "tlskey", Shape::Text),
+    ("tlsverify", "tlsverify", Shape::Switch),
 ];
 
 pub const FLAGS: &[Flag] = &[
@@ -114,6 +119,11 @@ pub const FLAGS: &[Flag] = &[
     Flag::text("pidfile", "Path to use for the daemon's PID file").short('p'),
     Flag::list("registry-mirror", "Preferred registry mirror"),
     Flag::int("shutdown-timeout", "Seconds that containers are given to end at shutdown").default("15"),
+    Flag::switch("tls", "Use TLS on tcp:// sockets; clients have to show a certificate unless --tlsverify=false"),
+    Flag::text("tlscacert", "Let in only clients with a certificate of this authority"),
+    Flag::text("tlscert", "The daemon's TLS certificate"),
+    Flag::text("tlskey", "The key of the daemon's TLS certificate"),
+    Flag::switch("tlsverify", "Use TLS on tcp:// sockets, and verify the clients"),
     Flag::switch("validate", "Validate the configuration and exit"),
     Flag::switch("version", "Print version information and quit").short('v'),
 ];

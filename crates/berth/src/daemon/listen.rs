@@ -2,15 +2,19 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use berth_http::Listener;
+use berth_http::tls::Identity;
+use berth_http::tls::rustls::ServerConfig;
 
 use super::instance::SOCKET;
-use super::settings::GROUP;
+use super::settings::{GROUP, Settings};
 
-/// Docker's port without TLS.
+/// Docker's ports, without TLS and with it.
 const TCP_PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
 /// Owner and group may use the socket: whoever may, is root on this host.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -23,30 +27,31 @@ pub enum Host {
 }
 
 /// The addresses; the default socket if none is given.
-pub fn parse(hosts: &[String]) -> Result<Vec<Host>> {
+pub fn parse(hosts: &[String], tls: bool) -> Result<Vec<Host>> {
     if hosts.is_empty() {
         return Ok(vec![Host::Unix(PathBuf::from(SOCKET))]);
     }
-    hosts.iter().map(|host| parse_one(host)).collect()
+    let port = if tls { TLS_PORT } else { TCP_PORT };
+    hosts.iter().map(|host| parse_one(host, port)).collect()
 }
 
-fn parse_one(host: &str) -> Result<Host> {
+fn parse_one(host: &str, port: u16) -> Result<Host> {
     let invalid =
         || anyhow!("invalid bind address ({host}): use unix://PATH, tcp://ADDRESS:PORT or fd://");
     match host.split_once("://") {
         Some(("unix", "")) => Ok(Host::Unix(PathBuf::from(SOCKET))),
         Some(("unix", path)) if path.starts_with('/') => Ok(Host::Unix(PathBuf::from(path))),
-        Some(("tcp", address)) => tcp(address).ok_or_else(invalid),
+        Some(("tcp", address)) => tcp(address, port).ok_or_else(invalid),
         Some(("fd", _)) => Ok(Host::Inherited),
         None if host.starts_with('/') => Ok(Host::Unix(PathBuf::from(host))),
         _ => Err(invalid()),
     }
 }
 
-fn tcp(address: &str) -> Option<Host> {
+fn tcp(address: &str, port: u16) -> Option<Host> {
     let address = address.trim_end_matches('/');
     let with_port = match address.parse::<std::net::IpAddr>() {
-        Ok(ip) => return Some(Host::Tcp((ip, TCP_PORT).into())),
+        Ok(ip) => return Some(Host::Tcp((ip, port).into())),
         Err(_) if address.starts_with(':') => format!("127.0.0.1{address}"),
         Err(_) => address.to_owned(),
     };
@@ -54,7 +59,7 @@ fn tcp(address: &str) -> Option<Host> {
         return Some(Host::Tcp(address));
     }
     match with_port.as_str() {
-        "localhost" => Some(Host::Tcp(([127, 0, 0, 1], TCP_PORT).into())),
+        "localhost" => Some(Host::Tcp(([127, 0, 0, 1], port).into())),
         name if name.starts_with("localhost:") => name
             .replace("localhost", "127.0.0.1")
             .to_socket_addrs()
@@ -65,20 +70,56 @@ fn tcp(address: &str) -> Option<Host> {
     }
 }
 
+/// Reads certificates and keys, with dockerd's rules: TLS is for TCP only, and clients show a
+/// certificate unless `tlsverify` is given as `false`.
+pub fn tls(settings: &Settings, certificates: &Path) -> Result<Option<Arc<ServerConfig>>> {
+    // Whoever says anything about verifying wants TLS.
+    if settings.tlsverify.is_none() && settings.tls != Some(true) {
+        return Ok(None);
+    }
+    let or_default = |given: &Option<PathBuf>, name: &str| {
+        let default = || certificates.join(name);
+        given.clone().unwrap_or_else(default)
+    };
+    let invalid = "invalid TLS configuration";
+    let clients = match settings.tlsverify {
+        Some(false) => None,
+        Some(true) | None => {
+            let authority = or_default(&settings.tlscacert, "ca.pem");
+            Some(berth_http::tls::read_certificates(&authority).context(invalid)?)
+        }
+    };
+    let identity = Identity::from_pem_files(
+        &or_default(&settings.tlscert, "cert.pem"),
+        &or_default(&settings.tlskey, "key.pem"),
+    );
+    let config = berth_http::tls::server_config(&identity.context(invalid)?, clients);
+    Ok(Some(config.context(invalid)?))
+}
+
 /// Opens all of them, or none. `listen_fds` is what systemd says.
-pub async fn open(hosts: &[Host], group: Option<&str>, listen_fds: usize) -> Result<Vec<Listener>> {
+pub async fn open(
+    hosts: &[Host],
+    group: Option<&str>,
+    tls: Option<&Arc<ServerConfig>>,
+    listen_fds: usize,
+) -> Result<Vec<Listener>> {
+    let secured = |listener: Listener| match tls {
+        Some(config) => listener.with_tls(Arc::clone(config)),
+        None => listener,
+    };
     let mut listeners = Vec::new();
     for host in hosts {
         match host {
             Host::Unix(path) => listeners.push(unix(path, group)?),
             Host::Tcp(address) => {
-                if !address.ip().is_loopback() {
+                if tls.is_none() && !address.ip().is_loopback() {
                     tracing::warn!(
                         %address,
                         "the API on TCP without TLS gives root on this host to whoever reaches it"
                     );
                 }
-                listeners.push(Listener::tcp(*address).await?);
+                listeners.push(secured(Listener::tcp(*address).await?));
             }
             Host::Inherited => {
                 if listen_fds == 0 {
@@ -86,7 +127,7 @@ pub async fn open(hosts: &[Host], group: Option<&str>, listen_fds: usize) -> Res
                         "fd:// was asked for, but systemd handed over no socket: start by the socket unit, or use unix://"
                     );
                 }
-                listeners.extend(Listener::inherited(listen_fds)?);
+                listeners.extend(Listener::inherited(listen_fds)?.into_iter().map(secured));
             }
         }
     }
@@ -125,7 +166,8 @@ mod tests {
 
     #[test]
     fn addresses_parse_as_dockerds() {
-        let check = |text: &str, host: Host| assert_eq!(parse_one(text).unwrap(), host, "{text}");
+        let check =
+            |text: &str, host: Host| assert_eq!(parse_one(text, TCP_PORT).unwrap(), host, "{text}");
         check("unix:///a/b", Host::Unix("/a/b".into()));
         check("unix://", Host::Unix(SOCKET.into()));
         check("fd://", Host::Inherited);
@@ -134,7 +176,7 @@ mod tests {
         check("tcp://:99", Host::Tcp(([127, 0, 0, 1], 99).into()));
         check("tcp://localhost:7", Host::Tcp(([127, 0, 0, 1], 7).into()));
         for bad in ["", "x", "npipe://a", "unix://rel", "tcp://a:b"] {
-            assert!(parse_one(bad).is_err(), "{bad}");
+            assert!(parse_one(bad, TCP_PORT).is_err(), "{bad}");
         }
     }
 }

@@ -9,6 +9,7 @@ use tracing_subscriber::reload::Handle;
 
 use super::run::{live, registries};
 use super::settings::Settings;
+use crate::surroundings::Surroundings;
 
 pub type LevelHandle = Handle<EnvFilter, tracing_subscriber::Registry>;
 
@@ -38,6 +39,7 @@ const OURS: [&str; 12] = [
 
 /// The parts of the daemon that can be told anew.
 pub struct Running<'a> {
+    pub surroundings: &'a Surroundings,
     pub level: &'a LevelHandle,
     pub engine: &'a Engine,
     pub distribution: &'a Distribution,
@@ -45,7 +47,10 @@ pub struct Running<'a> {
 
 /// Reads the settings again and applies what can be changed; returns those in force.
 pub fn reload(old: Settings, flags: &Parsed, running: &Running<'_>) -> Settings {
-    let loaded = Settings::load(flags).and_then(|new| Ok((registries(&new)?, new)));
+    let loaded = Settings::load(flags).and_then(|mut new| {
+        running.surroundings.complete_proxies(&mut new);
+        Ok((registries(&new)?, new))
+    });
     let (registries, new) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {

@@ -10,6 +10,7 @@ use berth_cli::flags::Parsed;
 use berth_docker_api::Api;
 use berth_engine::{Config, Engine, Live, Parts, Runtime};
 use berth_http::serve::{Limits, serve};
+use berth_http::tls::rustls::ServerConfig;
 use berth_image::Images;
 use berth_image::distribution::{self, Distribution, Registries};
 use berth_keeper::launcher::{self, Launcher};
@@ -33,13 +34,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 const BLOCKING_THREADS: usize = 64;
 const THREAD_STACK_BYTES: usize = 512 << 10;
 
-pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
+pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         anyhow::bail!("the daemon needs root: start it with sudo");
     }
     let level = init_logging(&settings);
     // Before anything is made.
-    let hosts = listen::parse(&settings.hosts)?;
+    let surroundings = Surroundings::of_process();
+    let tls = listen::tls(&settings, &surroundings.certificates())?;
+    let hosts = listen::parse(&settings.hosts, tls.is_some())?;
+    surroundings.complete_proxies(&mut settings);
     let distribution = distribution_config(&settings)?;
     let instance = Instance::claim(&settings)?;
     let cgroup_parent = settings
@@ -69,6 +73,8 @@ pub fn run(settings: Settings, flags: Parsed) -> Result<()> {
             level,
             instance,
             cgroup_parent,
+            surroundings,
+            tls,
         };
         daemon.serve(hosts, Arc::new(launcher)).await
     });
@@ -126,17 +132,19 @@ struct Daemon {
     level: LevelHandle,
     instance: Instance,
     cgroup_parent: String,
+    surroundings: Surroundings,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Daemon {
     async fn serve(mut self, hosts: Vec<listen::Host>, launcher: Arc<Launcher>) -> Result<()> {
-        let surroundings = Surroundings::of_process();
         let mut signals = Signals::new()?;
         // Bound first: a client that comes while the rest is made waits in the backlog.
         let listeners = listen::open(
             &hosts,
             self.settings.group.as_deref(),
-            surroundings.listen_fds(),
+            self.tls.as_ref(),
+            self.surroundings.listen_fds(),
         )
         .await?;
         let scope = Scope::new();
@@ -157,20 +165,21 @@ impl Daemon {
             let service = serve(listener, connections.clone(), Limits::default(), answer);
             servers.push(scope.spawn("listener", service));
         }
-        surroundings.notify("READY=1");
+        self.surroundings.notify("READY=1");
         tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
         while signals.reload_rather_than_end().await {
-            surroundings.notify("RELOADING=1");
+            self.surroundings.notify("RELOADING=1");
             let running = reload::Running {
+                surroundings: &self.surroundings,
                 level: &self.level,
                 engine: &engine,
                 distribution: &distribution,
             };
             self.settings = reload::reload(self.settings, &self.flags, &running);
-            surroundings.notify("READY=1");
+            self.surroundings.notify("READY=1");
         }
         tracing::info!("ending");
-        surroundings.notify("STOPPING=1");
+        self.surroundings.notify("STOPPING=1");
         connections.cancel();
         engine.shutdown().await;
         for server in servers {

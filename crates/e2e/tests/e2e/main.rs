@@ -12,6 +12,7 @@ mod control;
 mod daemon;
 mod demo;
 mod faults;
+mod hosts;
 mod images;
 mod isolation;
 mod network;
