@@ -16,6 +16,7 @@ pub mod merge;
 pub mod mounts;
 pub mod process;
 pub mod resources;
+pub mod seccomp;
 pub mod security;
 pub mod validate;
 

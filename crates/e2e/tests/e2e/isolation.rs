@@ -179,6 +179,34 @@ fn the_kernel_is_kept_from_the_container() {
 }
 
 #[test]
+fn a_seccomp_profile_of_the_users_is_in_force() {
+    let daemon = daemon();
+    let file = daemon.root.join("profile.json");
+    let profile = r#"{
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28,
+             "comment": "no space", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["sync"], "action": "SCMP_ACT_KILL_PROCESS", "includes": {"minKernel": "3.0"}}
+        ]}"#;
+    std::fs::write(&file, profile).unwrap();
+    let option = format!("seccomp={}", file.display());
+    let run = |words: &[&str]| {
+        let mut all = vec!["run", "--rm", "--security-opt", &option];
+        all.extend(words);
+        daemon.docker(&all)
+    };
+    run(&["busybox", "mkdir", "/x"]).fails(1, "No space left");
+    assert_eq!(run(&["busybox", "sync"]).code, 159, "SIGSYS");
+    run(&["--cap-add", "SYS_ADMIN", "busybox", "mkdir", "/x"]).ok();
+    // Also a privileged container is filtered when a profile is named.
+    assert_eq!(run(&["--privileged", "busybox", "sync"]).code, 159);
+    std::fs::write(&file, r#"{"defaultAction": "SCMP_ACT_FLY"}"#).unwrap();
+    run(&["busybox", "true"]).fails(125, "Decoding seccomp profile failed");
+}
+
+#[test]
 fn options_of_the_process_are_applied() {
     let daemon = daemon();
     let run = |words: &[&str]| {

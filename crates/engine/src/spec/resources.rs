@@ -1,8 +1,9 @@
 //! Limits: from the host configuration's fields to the specification's.
 
-use berth_docker::container::{HostConfig, ThrottleDevice};
+use berth_docker::container::{HostConfig, ThrottleDevice, WeightDevice};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, LinuxThrottleDevice,
+    LinuxWeightDevice,
 };
 
 use super::HostFacts;
@@ -86,13 +87,29 @@ fn block_io(host: &HostConfig) -> Option<LinuxBlockIo> {
             .collect();
         (!list.is_empty()).then_some(list)
     };
+    let weights: Vec<_> = host
+        .blkio_weight_device
+        .iter()
+        .flatten()
+        .filter_map(weight_device)
+        .collect();
     let mut block_io = LinuxBlockIo::default();
+    block_io.set_weight_device((!weights.is_empty()).then_some(weights));
     block_io.set_weight((host.blkio_weight > 0).then_some(host.blkio_weight));
     block_io.set_throttle_read_bps_device(throttle(&host.blkio_device_read_bps));
     block_io.set_throttle_write_bps_device(throttle(&host.blkio_device_write_bps));
     block_io.set_throttle_read_iops_device(throttle(&host.blkio_device_read_iops));
     block_io.set_throttle_write_iops_device(throttle(&host.blkio_device_write_iops));
     (block_io != LinuxBlockIo::default()).then_some(block_io)
+}
+
+/// As [`throttle_device`].
+fn weight_device(device: &WeightDevice) -> Option<LinuxWeightDevice> {
+    let (major, minor) = devices::number(&device.path).ok()?;
+    serde_json::from_value(
+        serde_json::json!({ "major": major, "minor": minor, "weight": device.weight }),
+    )
+    .ok()
 }
 
 /// A device that does not exist has been refused at create; one that went since is left out.

@@ -7,7 +7,8 @@ use berth_runtime::caps::ALL;
 use oci_spec::runtime::{Capability, LinuxSeccomp};
 
 use super::invalid;
-use crate::error::{Error, Result};
+use super::seccomp::{self, Machine};
+use crate::error::Result;
 
 pub type CapabilitySet = HashSet<Capability>;
 
@@ -75,19 +76,23 @@ impl Request {
     }
 }
 
-/// The filter: the default one, none for a privileged or `seccomp=unconfined` container.
+/// The filter: the default one, one from the profile whose text the client has sent, or none for
+/// a privileged or `seccomp=unconfined` container. A privileged one is filtered if it says by
+/// what, as in Docker.
 pub fn seccomp(host: &HostConfig) -> Result<Option<LinuxSeccomp>> {
-    if host.privileged {
-        return Ok(None);
-    }
+    let capabilities = capabilities(host)?;
     match option(host, "seccomp") {
-        None | Some("builtin") => Ok(Some(berth_runtime::seccomp::default_profile(
-            &capabilities(host)?,
-        ))),
+        None if host.privileged => Ok(None),
         Some("unconfined") => Ok(None),
-        Some(_) => Err(Error::not_implemented(
-            "seccomp: only the profiles \"builtin\" and \"unconfined\" can be chosen",
-        )),
+        None | Some("builtin") => Ok(Some(berth_runtime::seccomp::default_profile(&capabilities))),
+        Some(profile) => seccomp::filter(
+            profile,
+            &Machine {
+                architecture: &berth_oci::Platform::host().architecture,
+                kernel: seccomp::kernel(&rustix::system::uname().release().to_string_lossy()),
+                capabilities: &capabilities,
+            },
+        ),
     }
 }
 
