@@ -4,17 +4,19 @@
 //! overlayfs.rst): a character device 0/0 hides what is below, and so does the attribute
 //! `trusted.overlay.opaque` of a directory. Mounting them instead would need another process on
 //! kernels before 6.7. No symbolic link is followed, so a hostile layer cannot point out of itself.
+//!
+//! Another container may have the volume mounted already, and put links in the way while it is
+//! being filled. So the volume is only written to through descriptors, name by name: what is
+//! opened has just been made, or is no link.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -25,7 +27,8 @@ const MAX_DEPTH: usize = 256;
 /// something is there already. A path that the image does not have, or that is no directory, is
 /// left alone.
 pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()> {
-    if fs::read_dir(target)?.next().is_some() {
+    let target = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
+    if !is_empty(&target)? {
         return Ok(());
     }
     let mut directories = Vec::new();
@@ -41,7 +44,7 @@ pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()
         }
     }
     match directories.first() {
-        Some(_) => copy_directory(&directories, target, 0),
+        Some(_) => copy_directory(&directories, &target, 0),
         None => Ok(()),
     }
 }
@@ -49,6 +52,15 @@ pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()
 fn open_directory(parent: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What a layer has under a name.
@@ -97,27 +109,26 @@ fn descend(directories: &[OwnedFd], name: &[u8]) -> io::Result<Vec<OwnedFd>> {
     Ok(found)
 }
 
-fn copy_directory(directories: &[OwnedFd], target: &Path, depth: usize) -> io::Result<()> {
+fn copy_directory(directories: &[OwnedFd], target: &OwnedFd, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {
-        return Err(io::Error::other(format!("{}: too deep", target.display())));
+        return Err(io::Error::other("a directory is too deep"));
     }
     let Some(top) = directories.first() else {
         return Ok(());
     };
     for (name, first) in entries(directories)? {
-        let inner = target.join(OsString::from_vec(name.clone().into_bytes()));
         match look_up(&directories[first], name.as_bytes())? {
             Found::Nothing | Found::Whiteout => {}
             Found::Directory(_) => {
-                fs::create_dir(&inner)?;
+                rustix::fs::mkdirat(target, &name, Mode::RWXU)?;
+                let inner = open_directory(target, name.as_bytes())?;
                 let merged = descend(&directories[first..], name.as_bytes())?;
                 copy_directory(&merged, &inner, depth + 1)?;
             }
-            Found::Other => copy_other(&directories[first], &name, &inner)?,
+            Found::Other => copy_other(&directories[first], &name, target)?,
         }
     }
-    let metadata = fs::metadata(through(top, None))?;
-    dress(target, &metadata)
+    dress(target, &rustix::fs::fstat(top)?)
 }
 
 /// Every name, with the topmost directory that has it.
@@ -134,41 +145,59 @@ fn entries(directories: &[OwnedFd]) -> io::Result<BTreeMap<CString, usize>> {
     Ok(names)
 }
 
-/// A path to something in an open directory.
-fn through(directory: &OwnedFd, name: Option<&CString>) -> PathBuf {
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-    if let Some(name) = name {
-        path.push(OsString::from_vec(name.clone().into_bytes()));
-    }
-    path
-}
-
 /// A file or a symbolic link. Sockets, pipes and devices are left out.
-fn copy_other(directory: &OwnedFd, name: &CString, target: &Path) -> io::Result<()> {
-    let source = through(directory, Some(name));
-    let metadata = fs::symlink_metadata(&source)?;
-    if metadata.is_symlink() {
-        symlink(fs::read_link(&source)?, target)?;
-        return lchown(target, Some(metadata.uid()), Some(metadata.gid()));
+fn copy_other(directory: &OwnedFd, name: &CString, target: &OwnedFd) -> io::Result<()> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => {
+            let link = rustix::fs::readlinkat(directory, name, Vec::new())?;
+            rustix::fs::symlinkat(&link, target, name)?;
+            let (uid, gid) = owner(&stat);
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            Ok(rustix::fs::chownat(target, name, uid, gid, flags)?)
+        }
+        FileType::RegularFile => {
+            let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let source =
+                rustix::fs::openat(directory, name, flags | OFlags::RDONLY, Mode::empty())?;
+            let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+            let copy = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
+            let mut copy = fs::File::from(copy);
+            io::copy(&mut fs::File::from(source), &mut copy)?;
+            dress(&copy.into(), &stat)
+        }
+        _ => Ok(()),
     }
-    if !metadata.is_file() {
-        return Ok(());
-    }
-    fs::copy(&source, target)?;
-    dress(target, &metadata)
 }
 
 /// Owner first: a change of owner takes the setuid bits away.
-fn dress(target: &Path, metadata: &fs::Metadata) -> io::Result<()> {
-    lchown(target, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(target, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    let times = fs::FileTimes::new().set_modified(metadata.modified()?);
-    fs::File::open(target)?.set_times(times)
+fn dress(target: &OwnedFd, stat: &Stat) -> io::Result<()> {
+    let (uid, gid) = owner(stat);
+    rustix::fs::fchown(target, uid, gid)?;
+    rustix::fs::fchmod(target, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    let time = Timespec {
+        tv_sec: stat.st_mtime,
+        tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    Ok(rustix::fs::futimens(target, &times)?)
+}
+
+fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
+    (
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     fn write(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -228,5 +257,49 @@ mod tests {
         fs::create_dir(&target).unwrap();
         populate(&[layer], Path::new("/data"), &target).unwrap();
         assert!(fs::read_dir(&target).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn links_that_another_container_puts_in_the_way_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (layer, outside) = (root.path().join("layer"), root.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        for number in 0..200 {
+            write(
+                &layer.join(format!("data/{number}/stolen")),
+                "from the image",
+            );
+        }
+        let target = root.path().join("volume");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Whatever directory appears in the volume is replaced by a link out of it.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for entry in fs::read_dir(&target).into_iter().flatten().flatten() {
+                        let path = entry.path();
+                        let aside = root.path().join("volume").join(".aside");
+                        if path.is_symlink() || fs::rename(&path, &aside).is_err() {
+                            continue;
+                        }
+                        drop(symlink(&outside, &path));
+                        drop(fs::remove_dir_all(&aside));
+                    }
+                }
+            });
+            for _ in 0..20 {
+                drop(fs::remove_dir_all(&target));
+                if fs::create_dir(&target).is_ok() {
+                    // Disturbed, it may fail; it must not write elsewhere.
+                    drop(populate(
+                        std::slice::from_ref(&layer),
+                        Path::new("/data"),
+                        &target,
+                    ));
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     }
 }

@@ -33,6 +33,7 @@ mod end;
 mod files;
 mod process;
 mod requests;
+mod sources;
 mod start;
 mod turn;
 

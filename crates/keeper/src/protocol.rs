@@ -78,6 +78,10 @@ pub struct Launch {
     /// What goes before that runtime's own words (`runtimeArgs`).
     #[serde(default)]
     pub oci_runtime_args: Vec<String>,
+    /// Directories that others may write to. A bind source below one of them is opened without
+    /// leaving it, whatever links are put in the way.
+    #[serde(default)]
+    pub beneath: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

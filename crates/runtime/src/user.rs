@@ -7,7 +7,7 @@
 //! `moby/sys/user`).
 
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use oci_spec::runtime::Process;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -188,16 +188,24 @@ fn entries(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 /// A file's text below the root; empty if there is none.
 fn read(root: BorrowedFd<'_>, path: &str) -> Result<String, Error> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(file) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else {
+    let open = |flags| {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC;
+        rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(std::fs::File::from)
+    };
+    let is_file =
+        |file: &std::fs::File| file.metadata().is_ok_and(|meta| meta.file_type().is_file());
+    // Looked at before it is opened: a fifo would hang, and to open a device is to use it, which
+    // here no cgroup forbids (a watchdog begins to count).
+    let Some(place) = open(OFlags::PATH).ok().filter(is_file) else {
         return Ok(String::new());
     };
-    let file = std::fs::File::from(file);
-    // A fifo or a device in its place would hang or never end.
-    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+    let by_descriptor = std::fs::File::open(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    // Without a /proc this is a process in the container, whose devices are limited.
+    let file = by_descriptor.or_else(|_| open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY));
+    let Some(file) = file.ok().filter(is_file) else {
         return Ok(String::new());
-    }
+    };
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES)
         .read_to_end(&mut bytes)

@@ -330,6 +330,7 @@ impl Job {
                 .collect(),
             oci_runtime: other_runtime.as_ref().map(|other| other.path.clone()),
             oci_runtime_args: other_runtime.map(|other| other.args).unwrap_or_default(),
+            beneath: spec::mounts::beneath(&record.mounts, self.joins.ipc),
         };
         let (ours, theirs) = UnixStream::pair().context("make a keeper's control socket")?;
         let clients: Vec<_> = self

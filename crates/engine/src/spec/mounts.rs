@@ -242,17 +242,17 @@ pub fn system_mounts(host: &HostConfig, ipc_of: Option<i32>) -> Vec<OciMount> {
         .iter()
         .position(|mount| mount.destination() == Path::new("/dev/shm"));
     if let Some(at) = shm {
-        let bind = |source: &str| {
+        let bind = |source: &Path| {
             oci_mount(
                 "/dev/shm",
                 "bind",
-                source,
+                &source.to_string_lossy(),
                 ["rbind", "rprivate"].map(str::to_owned).to_vec(),
             )
         };
         match (host.ipc_mode.as_str(), ipc_of) {
-            (_, Some(pid)) => mounts[at] = bind(&format!("/proc/{pid}/root/dev/shm")),
-            ("host", None) => mounts[at] = bind("/dev/shm"),
+            (_, Some(pid)) => mounts[at] = bind(&root_of(pid).join("dev/shm")),
+            ("host", None) => mounts[at] = bind(Path::new("/dev/shm")),
             ("none", None) => {
                 mounts.remove(at);
             }
@@ -270,6 +270,23 @@ pub fn system_mounts(host: &HostConfig, ipc_of: Option<i32>) -> Vec<OciMount> {
         }
     }
     mounts
+}
+
+/// The directories in which the sources of [`user_mounts`] and [`system_mounts`] are parts that
+/// other containers can put links in the way of.
+pub fn beneath(mounts: &[Mount], ipc_of: Option<i32>) -> Vec<PathBuf> {
+    let parts = mounts
+        .iter()
+        .filter(|mount| matches!(&mount.kind, Kind::Volume { subpath, .. } if !subpath.is_empty()));
+    parts
+        .map(|mount| mount.source.clone())
+        .chain(ipc_of.map(root_of))
+        .collect()
+}
+
+/// The root file system of a process.
+fn root_of(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root"))
 }
 
 /// Whether a mount at `outer` hides one at `inner`.

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use super::client::Client;
 use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
-use super::{Keeper, files, internal, now_ns};
+use super::{Keeper, files, internal, now_ns, sources};
 use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
@@ -65,6 +65,7 @@ fn try_start(
         };
         user::apply(process, root.as_fd(), &launch.user)?;
     }
+    let _sources = sources::guard(launch)?;
 
     let spec_process = launch.spec.process().as_ref();
     let wanted = Wanted {

@@ -160,6 +160,7 @@ impl World {
             attach: Vec::new(),
             oci_runtime: None,
             oci_runtime_args: Vec::new(),
+            beneath: Vec::new(),
         };
         Container {
             launch,

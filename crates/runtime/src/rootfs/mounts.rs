@@ -21,6 +21,23 @@ use super::path::{self, Leaf};
 use crate::error::{Error, errno_words, io_words};
 use crate::plan::{Mount, MountKind, Plan};
 
+/// Files of /proc that may be mounted over: what lxcfs and its kin tell differently, and nothing
+/// that decides about privileges. An image's volume anywhere else in /proc would stand between a
+/// program and what the kernel tells it (CVE-2019-16884). As in runc.
+const EMULATED: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
 /// Clones the bind sources, each a detached mount, in the order of the plan's mounts.
 pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Error> {
     plan.mounts
@@ -120,6 +137,10 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: BorrowedFd<'_>) -> Result<(
         _ => Leaf::File,
     };
     let place = place(root, mount, leaf)?;
+    if mount.destination == Path::new("/proc") && !is_on_proc(source) {
+        let reason = "\"/proc\" cannot be mounted because it is not of type proc";
+        return Err(failed(mount, reason));
+    }
     set_attributes(mount, source)?;
     attach(source, place.as_fd()).map_err(|errno| {
         // move_mount calls it EINVAL, mount(2) and the clients ENOTDIR.
@@ -234,6 +255,10 @@ pub(crate) fn new_file_system(
     )
 }
 
+fn is_on_proc(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(place).is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC)
+}
+
 fn is_virtual(typ: &str) -> bool {
     matches!(
         typ,
@@ -267,6 +292,14 @@ pub(crate) fn place(root: BorrowedFd<'_>, mount: &Mount, leaf: Leaf) -> Result<O
             ),
         )
     })?;
+    let is_proc = matches!(&mount.kind, MountKind::FileSystem { typ, .. } if typ == "proc");
+    if !is_proc
+        && is_on_proc(place.as_fd())
+        && !EMULATED.iter().any(|e| destination == Path::new(e))
+    {
+        let reason = format!("{destination:?} cannot be mounted because it is inside /proc");
+        return Err(failed(mount, &reason));
+    }
     if let MountKind::FileSystem { typ, .. } = &mount.kind
         && matches!(typ.as_str(), "proc" | "sysfs")
     {
