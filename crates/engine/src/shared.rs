@@ -160,7 +160,7 @@ impl Shared {
             self.config.container_dir(id.as_str()),
             self.config.runtime_dir(id.as_str()),
         ] {
-            match std::fs::remove_dir_all(&directory) {
+            match berth_sys::tree::remove(&directory) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {

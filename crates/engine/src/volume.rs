@@ -199,7 +199,7 @@ impl Volumes {
         let directory = self.root.join(name);
         let work = shared
             .scope
-            .spawn_blocking(move || std::fs::remove_dir_all(directory));
+            .spawn_blocking(move || berth_sys::tree::remove(&directory));
         if let Ok(Err(error)) = work.await
             && error.kind() != std::io::ErrorKind::NotFound
         {

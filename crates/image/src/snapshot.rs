@@ -107,7 +107,7 @@ impl Images {
     /// Bytes that the container's own files take on the disk.
     pub fn snapshot_size(&self, container_id: &str) -> Result<u64> {
         let upper = self.content().snapshots.join(container_id).join("upper");
-        disk_usage(&upper).context(|| format!("measure {}", upper.display()))
+        berth_sys::tree::disk_usage(&upper).context(|| format!("measure {}", upper.display()))
     }
 
     fn make_snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
@@ -145,27 +145,4 @@ impl Images {
             work: directory.join("work"),
         }
     }
-}
-
-fn disk_usage(root: &std::path::Path) -> std::io::Result<u64> {
-    const SECTOR: u64 = 512;
-    let mut seen = std::collections::HashSet::new();
-    let mut directories = vec![root.to_owned()];
-    let mut total = 0;
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            // A running container may remove files meanwhile.
-            let Ok(meta) = entry.path().symlink_metadata() else {
-                continue;
-            };
-            if meta.is_dir() {
-                directories.push(entry.path());
-            }
-            if meta.nlink() == 1 || seen.insert(meta.ino()) {
-                total += meta.blocks() * SECTOR;
-            }
-        }
-    }
-    Ok(total)
 }

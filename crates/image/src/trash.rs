@@ -99,7 +99,7 @@ impl Trash {
                     }
                 }
             };
-            if let Err(error) = remove(&path) {
+            if let Err(error) = berth_sys::tree::remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "empty the trash");
             }
         }
@@ -107,13 +107,5 @@ impl Trash {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
     }
 }

@@ -19,3 +19,4 @@ pub mod seccomp;
 pub mod session;
 pub mod signal;
 pub mod socket;
+pub mod tree;

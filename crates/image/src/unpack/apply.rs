@@ -1,11 +1,11 @@
 //! A layer's directory while it is filled: where members go, and what stays to be done at the end.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Error;
@@ -206,10 +206,9 @@ pub(super) fn timestamps(time: Time) -> Timestamps {
 
 /// Removes whatever has this name, with everything below it.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], at: &At<'_>) -> Result<(), Error> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+    let name = CString::new(name).map_err(|_| at.problem("the path contains a NUL"))?;
+    match berth_sys::tree::remove_at(parent, &name) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => std::fs::remove_dir_all(super::entry::proc_path(parent, name))
-            .map_err(|error| at.failed("replace", error)),
         Err(errno) => Err(at.failed("replace", errno)),
     }
 }
