@@ -86,7 +86,7 @@ mod tests {
                 .unwrap()
                 .display()
                 .to_string(),
-            Err(error) => error.message.split([',', ':']).last().unwrap().to_owned(),
+            Err(error) => error.message.rsplit([',', ':']).next().unwrap().to_owned(),
         };
         assert_eq!(found, expect, "{below}");
     }
