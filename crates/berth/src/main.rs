@@ -1,7 +1,8 @@
 //! The `berth` binary: arguments to configuration, build, run, drain.
 //!
-//! The name it is called by decides: `docker` is the command line, `dockerd` the daemon; `berth`
-//! is both, and has a few commands of its own.
+//! The name it is called by decides: `docker` is the command line, `dockerd` the daemon,
+//! `berth-runtime` or `runc` the OCI runtime; `berth` is all of them, and has a few commands of
+//! its own.
 
 mod build;
 mod daemon;
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
         ("dockerd", _) => sealed(|| daemon::main("dockerd", &args)),
         ("docker", _) => command_line("docker", args),
         (_, Some("daemon")) => sealed(|| daemon::main("berth daemon", &args[1..])),
-        (_, Some("runtime")) => runtime(),
+        ("berth-runtime" | "runc", _) => runtime(&called, 1),
+        (_, Some("runtime")) => runtime("berth runtime", 2),
         (_, Some("demo")) => demo::main(&args[1..]),
         (_, Some(demo::SERVER)) => demo::serve(&args[1..]),
         _ => command_line("berth", args),
@@ -53,12 +55,16 @@ fn sealed(work: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-fn runtime() -> ExitCode {
+/// The OCI runtime's command line, which begins after `skipped` words.
+fn runtime(program: &str, skipped: usize) -> ExitCode {
     sealed(|| {
-        let args: Vec<std::ffi::OsString> = std::env::args_os().skip(2).collect();
+        let args: Vec<std::ffi::OsString> = std::env::args_os().skip(skipped).collect();
+        let listen_fds = surroundings::Surroundings::of_process().listen_fds();
         let code = berth_runtime::cli::main(&berth_runtime::cli::Invocation {
+            program,
             args: &args,
             default_root: Path::new("/run/berth-runtime"),
+            listen_fds: u32::try_from(listen_fds).unwrap_or(0),
         });
         ExitCode::from(u8::try_from(code).unwrap_or(1))
     })

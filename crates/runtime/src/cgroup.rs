@@ -15,12 +15,17 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, io_words};
 
+mod alarm;
+mod below;
 mod devices;
 mod setting;
+mod stats;
 mod v1;
 mod v2;
 
+pub use alarm::Alarm;
 use setting::Setting;
+pub use stats::Stats;
 
 /// How often [`Cgroup::remove`] tries again while dying processes are still in the way, and how
 /// long it waits in between.

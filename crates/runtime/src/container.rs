@@ -60,6 +60,21 @@ pub struct CreateRequest<'a> {
     /// Process 1 is our reaper, and the command is its child (`--init`).
     pub init: bool,
     pub lifetime: Lifetime,
+    pub demands: Demands<'a>,
+}
+
+/// What callers of the command line ask for beyond the specification.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demands<'a> {
+    /// The bundle's directory, which hooks are told.
+    pub bundle: Option<&'a Path>,
+    /// How many of the caller's descriptors from 3 on the process gets.
+    pub preserved: u32,
+    /// Stay in the caller's session keyring.
+    pub keep_keyring: bool,
+    /// Move the root file system over the host's in place of pivot_root(2), which cannot leave a
+    /// ramdisk.
+    pub no_pivot: bool,
 }
 
 /// How long a container may live.
@@ -114,6 +129,29 @@ pub struct ExecRequest<'a> {
     pub stdio: Stdio,
     /// The container's filter; an exec'd process gets the same.
     pub seccomp: Option<&'a LinuxSeccomp>,
+    /// The specification of the container, whose personality and memory policy hold for all.
+    pub spec: Option<&'a Spec>,
+    /// How many of the caller's descriptors from 3 on the process gets.
+    pub preserved: u32,
+    /// The container's id, unless it has no session keyring of its own.
+    pub keyring: Option<&'a str>,
+    /// Cgroups to enter below the container's: controller (or nothing, for all) and path.
+    pub cgroups: &'a [(String, String)],
+}
+
+impl<'a> ExecRequest<'a> {
+    /// A process without a filter, in the caller's session keyring.
+    pub fn new(process: &'a ProcessSpec, stdio: Stdio) -> Self {
+        Self {
+            process,
+            stdio,
+            seccomp: None,
+            spec: None,
+            preserved: 0,
+            keyring: None,
+            cgroups: &[],
+        }
+    }
 }
 
 /// A container that is set up; its first process waits just before it executes the command.
@@ -185,6 +223,11 @@ pub fn warm() {
 /// a container (see [`crate::selfexe`]).
 pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let plan = Plan::new(request.spec).map_err(|e| e.prefixed(CREATE_FAILED))?;
+    if plan.hooks.is_some() && request.demands.bundle.is_none() {
+        return Err(Error::invalid(
+            "hooks: only containers of a bundle can have them",
+        ));
+    }
     let cgroup = Cgroup::new(request.cgroup).map_err(|e| e.prefixed(CREATE_FAILED))?;
     spawn::spawn(request, &plan, cgroup).map_err(|error| match error {
         Failure::Here(error) => error.prefixed(CREATE_FAILED),
@@ -307,13 +350,14 @@ impl Container {
     }
 
     fn join(&self, request: ExecRequest<'_>) -> Result<Process, Failure> {
-        let process = plan::Process::new(request.process)?;
+        let process = plan::Process::new(request.process, request.spec)?;
         let filter = filter(request.seccomp)?;
         let foreign = join::foreign_namespaces(self.pid)?;
         undumpable()?;
         let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
-        let entry = self.cgroup.entry().map_err(|e| failed("open cgroup", &e))?;
-        let doors = self.cgroup.doors().map_err(|e| failed("open cgroup", &e))?;
+        let below = self.cgroup.below(request.cgroups)?;
+        let entry = below.entry().map_err(|e| failed("open cgroup", &e))?;
+        let doors = below.doors().map_err(|e| failed("open cgroup", &e))?;
         let into_pid = foreign.contains(Namespaces::PID).then(|| self.pidfd());
         let fork = in_pid_namespace(into_pid, || {
             clone::fork(Namespaces::empty(), entry.as_ref().map(AsFd::as_fd))
@@ -331,6 +375,8 @@ impl Container {
                         filter: filter.as_deref(),
                         stdio: request.stdio,
                         die_with_parent: self.die_with_caller,
+                        preserved: request.preserved,
+                        keyring: request.keyring,
                     },
                     &theirs,
                 )
@@ -341,7 +387,7 @@ impl Container {
             cgroup: None,
             pidfd: Some(pidfd),
         };
-        let (console, warnings) = listen(&ours)?;
+        let (console, warnings) = listen(&ours, || Ok(()))?;
         launch(&ours)?;
         let mut unfinished = unfinished;
         let pidfd = unfinished

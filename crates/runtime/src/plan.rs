@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use berth_sys::clone::Namespaces;
 use berth_sys::mount::Propagation;
 use oci_spec::runtime::{
-    LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType,
+    Hooks, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType,
     Process as ProcessSpec, Spec,
 };
 use rustix::process::Resource;
 
 use crate::caps::Caps;
 use crate::error::Error;
+use crate::hooks::{self, POINTS};
 use crate::rootfs::options::Options;
+use crate::scheduling::Scheduling;
 
 /// All that the first process of a container does before it executes the command.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub read_only: Vec<PathBuf>,
     /// Paths below /proc/sys, and what is written there.
     pub sysctls: Vec<(PathBuf, String)>,
+    /// `None` when none are to be run.
+    pub hooks: Option<Hooks>,
     pub process: Process,
 }
 
@@ -52,6 +56,7 @@ pub(crate) struct Process {
     pub oom_score_adj: Option<i32>,
     pub apparmor: Option<String>,
     pub selinux: Option<String>,
+    pub scheduling: Scheduling,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +102,6 @@ fn refused(what: &str) -> Error {
 
 fn refuse_unknown(spec: &Spec) -> Result<(), Error> {
     let linux = spec.linux().as_ref();
-    let process = spec.process().as_ref();
     let mapped = |mount: &oci_spec::runtime::Mount| {
         mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
     };
@@ -115,24 +119,8 @@ fn refuse_unknown(spec: &Spec) -> Result<(), Error> {
             linux.is_some_and(|l| l.intel_rdt().is_some()),
         ),
         (
-            "personalities",
-            linux.is_some_and(|l| l.personality().is_some()),
-        ),
-        (
-            "memory policies",
-            linux.is_some_and(|l| l.memory_policy().is_some()),
-        ),
-        (
             "network devices to move",
             linux.is_some_and(|l| l.net_devices().is_some()),
-        ),
-        (
-            "scheduler settings",
-            process.is_some_and(|p| p.scheduler().is_some()),
-        ),
-        (
-            "I/O priorities",
-            process.is_some_and(|p| p.io_priority().is_some()),
         ),
     ];
     match lacking.iter().find(|(_, present)| *present) {
@@ -147,13 +135,8 @@ impl Plan {
             .process()
             .as_ref()
             .ok_or_else(|| Error::invalid("the specification has no process"))?;
-        if spec
-            .hooks()
-            .as_ref()
-            .is_some_and(|hooks| *hooks != Default::default())
-        {
-            return Err(refused("hooks"));
-        }
+        let hooks = spec.hooks().clone().filter(|all| hooks::any(all, &POINTS));
+        hooks.as_ref().map_or(Ok(()), hooks::check)?;
         refuse_unknown(spec)?;
         let linux = spec.linux().as_ref();
         let mut new = Namespaces::empty();
@@ -218,7 +201,8 @@ impl Plan {
             masked: paths(linux.and_then(|l| l.masked_paths().as_ref())),
             read_only: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
             sysctls,
-            process: Process::new(process)?,
+            hooks,
+            process: Process::new(process, Some(spec))?,
         })
     }
 
@@ -241,7 +225,9 @@ pub(crate) fn seccomp(spec: &Spec) -> Option<&LinuxSeccomp> {
 }
 
 impl Process {
-    pub fn new(spec: &ProcessSpec) -> Result<Self, Error> {
+    /// `container` is the specification of the container that the process is in.
+    pub fn new(spec: &ProcessSpec, container: Option<&Spec>) -> Result<Self, Error> {
+        let linux = container.and_then(|spec| spec.linux().as_ref());
         let args = c_strings("args", spec.args().as_deref().unwrap_or_default())?;
         if args.is_empty() {
             return Err(Error::invalid("args must not be empty"));
@@ -286,6 +272,11 @@ impl Process {
                 .selinux_label()
                 .clone()
                 .filter(|label| !label.is_empty()),
+            scheduling: Scheduling::plan(
+                spec,
+                linux.and_then(|l| l.personality().as_ref()),
+                linux.and_then(|l| l.memory_policy().as_ref()),
+            )?,
         })
     }
 }

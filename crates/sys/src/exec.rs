@@ -49,30 +49,51 @@ pub fn execve_fd(file: BorrowedFd<'_>, args: &CStrings, env: &CStrings) -> io::E
     io::Error::last_os_error()
 }
 
-/// Closes every descriptor from 3 up, but the ones in `keep`.
+/// Closes every descriptor from `first` up, but the ones in `keep`. `first` is at least 3.
 ///
 /// For a forked child that executes or exits next: descriptors that other values of the process
 /// own are closed under them, so none of these values may be used or dropped afterwards.
-pub fn close_all_but(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = keep
         .iter()
         .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
         .collect();
     kept.sort_unstable();
-    let mut first = 3;
-    for fd in kept.into_iter().filter(|&fd| fd >= 3) {
+    let lowest = first.max(3);
+    let mut first = lowest;
+    for fd in kept.into_iter().filter(|&fd| fd >= lowest) {
         if fd > first {
-            close_range(first, fd - 1)?;
+            close_range(first, fd - 1, 0)?;
         }
         first = fd + 1;
     }
-    close_range(first, u32::MAX)
+    close_range(first, u32::MAX, 0)
 }
 
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: closing is memory safe. That no owner uses the closed descriptors again is what the
-    // documentation of `close_all_but` asks of its caller.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+/// Sets close-on-exec on every descriptor from `first` up.
+pub fn hide_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Passes the `count` descriptors from 3 up to the executed program. Closed ones are skipped.
+pub fn pass_on_first(count: u32) -> io::Result<()> {
+    for fd in 3..3_u32.saturating_add(count) {
+        let Ok(fd) = i32::try_from(fd) else { break };
+        // SAFETY: F_SETFD takes integers only, and changes a flag of the number, whoever owns it.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EBADF) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: closing is memory safe, and so is setting a flag. That no owner uses the closed
+    // descriptors again is what the documentation of `close_all_but` asks of its caller.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

@@ -33,6 +33,11 @@ pub fn block_all() {
     set_mask(u64::MAX);
 }
 
+/// Takes [`block_all`] back.
+pub fn unblock_all() {
+    set_mask(0);
+}
+
 /// Waits for one of the (blocked) signals and takes it off the queue. The C library reserves
 /// signals 32 and 33 and hides them from its own functions, hence the direct call.
 pub fn wait_any() -> io::Result<i32> {

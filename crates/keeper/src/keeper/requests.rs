@@ -126,9 +126,9 @@ impl Keeper {
         };
         let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
         let request = ExecRequest {
-            process: spec,
-            stdio,
             seccomp: seccomp.as_ref(),
+            keyring: Some(&self.id),
+            ..ExecRequest::new(spec, stdio)
         };
         let child = match &self.foreign {
             Some(foreign) => adopt(foreign.exec(spec, request.stdio)?)?,

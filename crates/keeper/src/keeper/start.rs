@@ -181,6 +181,7 @@ fn make(
             cgroup: &launch.cgroup,
             init: launch.init,
             lifetime: container::Lifetime::Caller,
+            demands: container::Demands::default(),
         })?;
         return Ok(Made::Own(created));
     };

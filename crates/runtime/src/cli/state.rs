@@ -1,31 +1,45 @@
-//! What the command line remembers of a container between two calls: `<root>/<id>/state.json`.
+//! What the command line remembers of a container between two calls.
+//!
+//! ```text
+//! <root>/<id>/state.json    this module's State, replaced at each change
+//!             config.json   the specification as it was when the container was created
+//! ```
 
 use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxSeccomp, Process as ProcessSpec, Spec};
+use berth_base::time::Timestamp;
+use oci_spec::runtime::{Hooks, LinuxNamespaceType, Spec};
 use serde::{Deserialize, Serialize};
 
-use super::{Args, io};
+use super::io;
 use crate::cgroup::Cgroup;
 use crate::container::{Container, Handle};
-use crate::defaults;
 use crate::error::{Error, ErrorKind};
+use crate::hooks::Subject;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct State {
     pub id: String,
+    /// `ociVersion` of its specification.
+    version: String,
     pub pid: i32,
     /// Field 22 of `/proc/PID/stat`, so that a reused pid is noticed.
     start_ticks: u64,
+    created: Timestamp,
     pub bundle: PathBuf,
-    cgroup: String,
+    rootfs: PathBuf,
+    pub cgroup: String,
+    /// Its processes end with the first one.
+    pub owns_pids: bool,
+    /// It has a session keyring of its own.
+    pub has_keyring: bool,
     /// Set between create and start.
     pub waiting: Option<Handle>,
-    pub seccomp: Option<LinuxSeccomp>,
-    pub process: Option<ProcessSpec>,
-    pub annotations: HashMap<String, String>,
+    pub hooks: Option<Hooks>,
+    annotations: HashMap<String, String>,
     #[serde(skip)]
     directory: PathBuf,
 }
@@ -51,7 +65,13 @@ impl fmt::Display for Status {
 
 impl State {
     /// Takes an id: its directory is made, or was there.
-    pub fn reserve(root: &Path, id: &str, bundle: &Path, cgroup: &str) -> Result<Self, Error> {
+    pub fn reserve(
+        root: &Path,
+        id: &str,
+        bundle: &Path,
+        spec: &Spec,
+        cgroup: &str,
+    ) -> Result<Self, Error> {
         let directory = root.join(id);
         std::fs::create_dir_all(root).map_err(io("make the state directory"))?;
         std::fs::create_dir(&directory).map_err(|error| match error.kind() {
@@ -60,18 +80,35 @@ impl State {
             }
             _ => io("make the state directory")(error),
         })?;
-        Ok(Self {
+        let owns_pids = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.namespaces().as_ref())
+            .into_iter()
+            .flatten()
+            .any(|n| n.typ() == LinuxNamespaceType::Pid && n.path().is_none());
+        let root = spec.root().as_ref().map(|root| bundle.join(root.path()));
+        let state = Self {
             id: id.to_owned(),
+            version: spec.version().clone(),
             pid: 0,
             start_ticks: 0,
+            created: Timestamp::now(),
             bundle: bundle.to_owned(),
+            rootfs: root.unwrap_or_default(),
             cgroup: cgroup.to_owned(),
+            owns_pids,
+            has_keyring: true,
             waiting: None,
-            seccomp: None,
-            process: None,
-            annotations: HashMap::new(),
+            hooks: spec.hooks().clone(),
+            annotations: spec.annotations().clone().unwrap_or_default(),
             directory,
-        })
+        };
+        let kept = serde_json::to_vec(spec).map_err(std::io::Error::from);
+        kept.and_then(|text| std::fs::write(state.directory.join("config.json"), text))
+            .map_err(io("keep the specification"))
+            .inspect_err(|_| state.release())?;
+        Ok(state)
     }
 
     pub fn load(root: &Path, id: &str) -> Result<Self, Error> {
@@ -83,13 +120,12 @@ impl State {
         Ok(Self { directory, ..state })
     }
 
-    pub fn ids(root: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-        let mut ids: Vec<String> = entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        ids.sort();
-        ids
+    /// The specification that the container was made from.
+    pub fn spec(&self) -> Result<Spec, Error> {
+        let text = std::fs::read(self.directory.join("config.json"))
+            .map_err(io("read the kept specification"))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| Error::internal(format!("specification of {}: {error}", self.id)))
     }
 
     pub fn created(&mut self, container: &Container, handle: Handle) -> Result<(), Error> {
@@ -111,7 +147,7 @@ impl State {
     }
 
     /// Gives the id free. What cannot be removed is in nobody's way but the next user's of the id.
-    pub fn release(&mut self) {
+    pub fn release(&self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 
@@ -144,50 +180,73 @@ impl State {
         Ok(container)
     }
 
-    /// The state as the OCI runtime specification has it.
-    pub fn oci(&self) -> String {
-        let status = self.status();
-        let pid = if status == Status::Stopped {
-            0
-        } else {
-            self.pid
-        };
-        let value = serde_json::json!({
-            "ociVersion": "1.2.0",
-            "id": self.id,
-            "pid": pid,
-            "status": status.to_string(),
-            "bundle": self.bundle,
-            "annotations": self.annotations,
-        });
-        format!("{value:#}")
+    /// What its hooks are told of it.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            version: &self.version,
+            id: &self.id,
+            bundle: &self.bundle,
+            annotations: Some(&self.annotations),
+        }
     }
 
-    /// The container's process with the command line's changes.
-    pub fn exec_process(&self, args: &Args) -> Result<ProcessSpec, Error> {
-        let mut process = self.process.clone().unwrap_or_default();
-        let command = args.operands().get(1..).unwrap_or_default();
-        if command.is_empty() {
-            return Err(Error::invalid("process args cannot be empty"));
+    /// As `state` and `list` print it: the specification's state, and what runc adds.
+    pub fn shown(&self) -> Shown<'_> {
+        let status = self.status();
+        Shown {
+            version: &self.version,
+            id: &self.id,
+            pid: if status == Status::Stopped {
+                0
+            } else {
+                self.pid
+            },
+            status: status.to_string(),
+            bundle: &self.bundle,
+            rootfs: &self.rootfs,
+            created: self.created,
+            annotations: &self.annotations,
+            owner: String::new(),
         }
-        process.set_args(Some(command.to_vec()));
-        process.set_terminal(Some(args.is_set("tty")));
-        if let Some(cwd) = args.value("cwd") {
-            process.set_cwd(cwd.into());
-        }
-        let env = process.env_mut().get_or_insert_default();
-        env.extend(args.values("env").map(str::to_owned));
-        if let Some(user) = args.value("user") {
-            let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
-            let number = |text: &str| {
-                text.parse()
-                    .map_err(|_| Error::invalid(format!("user {user:?} is not a number")))
-            };
-            let (uid, gid) = (number(uid)?, number(gid)?);
-            process.user_mut().set_uid(uid).set_gid(gid);
-        }
-        Ok(process)
     }
+
+    /// The user that the state belongs to.
+    pub fn owner(&self) -> Result<u32, Error> {
+        std::fs::metadata(&self.directory)
+            .map(|meta| meta.uid())
+            .map_err(io("stat the state"))
+    }
+}
+
+/// A container as it is shown (runc's `containerState`).
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'a> {
+    #[serde(rename = "ociVersion")]
+    version: &'a str,
+    pub id: &'a str,
+    pub pid: i32,
+    pub status: String,
+    pub bundle: &'a Path,
+    rootfs: &'a Path,
+    pub created: Timestamp,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    annotations: &'a HashMap<String, String>,
+    pub owner: String,
+}
+
+/// The names below `--root`, sorted; not all need be containers.
+pub(super) fn ids(root: &Path) -> std::io::Result<Vec<String>> {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            ids.push(name);
+        }
+    }
+    ids.sort();
+    Ok(ids)
 }
 
 /// When a process started; `None` when it is gone or a zombie.
@@ -195,43 +254,8 @@ fn start_ticks(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, field 2, may hold anything; fields are counted from its closing parenthesis.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    if fields.next()? == "Z" {
+    if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
     fields.nth(18)?.parse().ok()
-}
-
-/// What `spec` writes: a shell with the defaults.
-pub(super) fn example_spec() -> Result<Spec, Error> {
-    let names: Vec<String> = defaults::CAPABILITIES
-        .iter()
-        .map(|c| format!("CAP_{c}"))
-        .collect();
-    let capabilities = defaults::CAPABILITIES.iter().copied().collect();
-    let namespaces: Vec<_> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
-        .iter()
-        .map(|kind| serde_json::json!({"type": kind}))
-        .collect();
-    serde_json::from_value(serde_json::json!({
-        "ociVersion": "1.2.0",
-        "process": {
-            "terminal": true,
-            "user": {"uid": 0, "gid": 0},
-            "args": ["sh"],
-            "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
-            "cwd": "/",
-            "capabilities": {"bounding": names, "effective": names, "permitted": names},
-        },
-        "root": {"path": "rootfs"},
-        "hostname": "berth",
-        "mounts": defaults::mounts(),
-        "linux": {
-            "resources": {"devices": defaults::device_rules()},
-            "namespaces": namespaces,
-            "maskedPaths": defaults::masked_paths(),
-            "readonlyPaths": defaults::readonly_paths(),
-            "seccomp": crate::seccomp::default_profile(&capabilities),
-        },
-    }))
-    .map_err(|e| Error::internal(format!("make the specification: {e}")))
 }

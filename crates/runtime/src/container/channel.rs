@@ -25,6 +25,8 @@ pub(crate) enum Report {
     /// The master of its terminal.
     Console(OwnedFd),
     Warning(String),
+    /// The mounts are made, and hooks are to be run; waits for [`Order::GoOn`].
+    Mounted,
     /// Set up; waits for [`Order::Start`].
     Ready,
     Failed(Error),
@@ -37,6 +39,8 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// The cgroups are there; for each hierarchy what [`crate::cgroup::Join`] needs.
     Join(Vec<OwnedFd>),
+    /// The runtime's hooks were run.
+    GoOn,
     Start,
     /// The caller is gone or gave up.
     Closed,
@@ -75,6 +79,10 @@ impl Channel {
         self.send(b'W', text.as_bytes(), &[])
     }
 
+    pub fn report_mounted(&self) -> io::Result<()> {
+        self.send(b'M', b"", &[])
+    }
+
     pub fn report_ready(&self) -> io::Result<()> {
         self.send(b'R', b"", &[])
     }
@@ -90,6 +98,10 @@ impl Channel {
         self.send(b'J', b"", descriptors)
     }
 
+    pub fn order_go_on(&self) -> io::Result<()> {
+        self.send(b'G', b"", &[])
+    }
+
     pub fn order_start(&self) -> io::Result<()> {
         self.send(b'S', b"", &[])
     }
@@ -98,6 +110,7 @@ impl Channel {
         let (packet, mut descriptors) = self.receive()?;
         Ok(match packet.split_first() {
             None => Report::Closed,
+            Some((b'M', _)) => Report::Mounted,
             Some((b'R', _)) => Report::Ready,
             Some((b'W', text)) => Report::Warning(String::from_utf8_lossy(text).into_owned()),
             Some((b'C', _)) => match descriptors.pop() {
@@ -117,6 +130,7 @@ impl Channel {
         match packet.first() {
             None => Ok(Order::Closed),
             Some(b'J') => Ok(Order::Join(descriptors)),
+            Some(b'G') => Ok(Order::GoOn),
             Some(b'S') => Ok(Order::Start),
             Some(_) => Err(io::ErrorKind::InvalidData.into()),
         }

@@ -14,9 +14,11 @@ use berth_sys::mount::Change;
 use rustix::fs::Mode;
 
 use super::channel::{Channel, Order};
+use super::spawn::Hooked;
 use super::{Console, process};
 use crate::cgroup::Layout;
 use crate::error::{Error, errno_words, io_words};
+use crate::hooks::{self, Point};
 use crate::plan::{MountKind, Plan};
 use crate::rootfs::{cgroups, devices, masks, mounts, path};
 use crate::seccomp::Filter;
@@ -37,6 +39,12 @@ pub(super) struct Inputs<'a> {
     pub stdio: super::Stdio,
     pub die_with_parent: bool,
     pub init: bool,
+    /// How many descriptors from 3 on the command gets.
+    pub preserved: u32,
+    /// The container's id, unless it stays in the caller's session keyring.
+    pub keyring: Option<&'a str>,
+    pub no_pivot: bool,
+    pub hooked: Option<Hooked<'a>>,
 }
 
 /// Never returns: executes the command, or reports why it could not.
@@ -57,7 +65,15 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
         entered: None,
     };
     let console = build_root(&mut inputs, &mut cgroup, channel)?;
-    mounts::pivot(inputs.root.as_fd())?;
+    if let Some(hooked) = inputs.hooked.filter(Hooked::has_any_before_pivot) {
+        cgroup.enter(channel)?;
+        create_hooks(&hooked, &inputs, channel)?;
+    }
+    if inputs.no_pivot {
+        mounts::move_root(inputs.root.as_fd())?;
+    } else {
+        mounts::pivot(inputs.root.as_fd())?;
+    }
     let root = inputs.root.as_fd();
     let proc = own_proc(plan)?;
     let proc = proc.as_ref().map(AsFd::as_fd);
@@ -79,8 +95,34 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
             proc,
             init: inputs.init,
             hold: inputs.hold.as_ref().map(AsFd::as_fd),
+            preserved: inputs.preserved,
+            keyring: inputs.keyring,
+            hooked: inputs.hooked,
         },
         channel,
+    )
+}
+
+/// The runtime runs its hooks, and then we run ours, in our namespaces and in the root file
+/// system's directory, but with the host's files about us.
+fn create_hooks(hooked: &Hooked<'_>, inputs: &Inputs<'_>, channel: &Channel) -> Result<(), Error> {
+    channel
+        .report_mounted()
+        .map_err(|e| Error::internal(format!("report the mounts: {}", io_words(&e))))?;
+    match channel.order() {
+        Ok(Order::GoOn) => {}
+        // Nobody wants this container any more.
+        _ => exit_now(1),
+    }
+    rustix::process::fchdir(&inputs.root).map_err(|e| internal("enter the rootfs", e))?;
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let env = Some(inputs.plan.process.env.as_slice());
+    hooks::run(
+        hooked.hooks,
+        Point::CreateContainer,
+        &hooked.subject,
+        pid,
+        env,
     )
 }
 
@@ -171,7 +213,8 @@ fn build_root(
 ) -> Result<Option<OwnedFd>, Error> {
     let plan = inputs.plan;
     let root = inputs.root.as_fd();
-    mounts::attach_root(root)?;
+    let place = inputs.hooked.and_then(|hooked| hooked.rootfs);
+    mounts::attach_root(root, place)?;
     let sources = std::mem::take(&mut inputs.sources);
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         match mount.kind {

@@ -11,6 +11,7 @@ use super::{Console, Stdio, init, process};
 use crate::error::{Error, io_words};
 use crate::plan;
 use crate::rootfs::mounts;
+use crate::scheduling::bind;
 use crate::seccomp::Filter;
 
 pub(super) struct Inputs<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Inputs<'a> {
     pub filter: Option<&'a Filter>,
     pub stdio: Stdio,
     pub die_with_parent: bool,
+    pub preserved: u32,
+    pub keyring: Option<&'a str>,
 }
 
 /// Never returns: executes the command, or reports why it could not.
@@ -36,9 +39,13 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
     let internal =
         |what: &str, e: &std::io::Error| Error::internal(format!("{what}: {}", io_words(e)));
     rustix::process::setsid().map_err(|e| internal("setsid", &e.into()))?;
+    let scheduling = &inputs.process.scheduling;
+    scheduling.first_cpus.as_deref().map_or(Ok(()), bind)?;
     for door in &inputs.doors {
         init::enter_door(door.as_fd())?;
     }
+    // A cpuset that is entered sets the processors anew.
+    scheduling.last_cpus.as_deref().map_or(Ok(()), bind)?;
     // All at once, so that the order of the namespaces is the kernel's matter.
     clone::setns(inputs.target, inputs.namespaces).map_err(|e| internal("join namespaces", &e))?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
@@ -70,6 +77,9 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
             proc,
             init: false,
             hold: None,
+            preserved: inputs.preserved,
+            keyring: inputs.keyring,
+            hooked: None,
         },
         channel,
     )

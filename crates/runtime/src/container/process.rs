@@ -18,8 +18,10 @@ use rustix::io::Errno;
 use rustix::process::Rlimit;
 
 use super::channel::{Channel, Order};
+use super::spawn::Hooked;
 use crate::caps::Caps;
 use crate::error::{Error, ErrorKind, errno_words, io_words};
+use crate::hooks::{self, Point};
 use crate::plan::Process;
 use crate::rootfs::path::{self, Leaf};
 use crate::rootfs::{devices, mounts};
@@ -46,6 +48,11 @@ pub(super) struct Final<'a> {
     pub init: bool,
     /// A descriptor to keep open until the command is executed.
     pub hold: Option<BorrowedFd<'a>>,
+    /// How many descriptors from 3 on the command gets.
+    pub preserved: u32,
+    /// The container's id, unless the process stays in the caller's session keyring.
+    pub keyring: Option<&'a str>,
+    pub hooked: Option<Hooked<'a>>,
 }
 
 /// From the container's root to the command. Never returns, and so drops nothing: every
@@ -57,7 +64,8 @@ pub(super) fn finish(last: &Final<'_>, channel: &Channel) -> ! {
         .into_iter()
         .flatten()
         .collect();
-    let closed = exec::close_all_but(&keep)
+    let closed = exec::close_all_but(3 + last.preserved, &keep)
+        .and_then(|()| exec::pass_on_first(last.preserved))
         .map_err(|e| Error::internal(format!("close descriptors: {}", io_words(&e))));
     let prepared = match closed.and_then(|()| prepare(last, channel)) {
         Ok(prepared) => prepared,
@@ -74,6 +82,9 @@ pub(super) fn finish(last: &Final<'_>, channel: &Channel) -> ! {
         // Nobody wants this process any more.
         _ => exit_now(1),
     }
+    if let Err(error) = start_hooks(last) {
+        give_up(&error, channel);
+    }
     if let Err(error) = prepared.confine(last.filter) {
         give_up(&error, channel);
     }
@@ -82,6 +93,22 @@ pub(super) fn finish(last: &Final<'_>, channel: &Channel) -> ! {
     } else {
         prepared.execute()
     }
+}
+
+/// The container's own hooks of its start, as root and with what the container may do at most.
+fn start_hooks(last: &Final<'_>) -> Result<(), Error> {
+    let Some(hooked) = &last.hooked else {
+        return Ok(());
+    };
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let env = Some(last.process.env.as_slice());
+    hooks::run(
+        hooked.hooks,
+        Point::StartContainer,
+        &hooked.subject,
+        pid,
+        env,
+    )
 }
 
 /// Reports why the command is not executed, and ends the process.
@@ -100,6 +127,10 @@ fn prepare(last: &Final<'_>, channel: &Channel) -> Result<Prepared, Error> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::internal(format!("open /: {}", errno_words(e))))?;
     let root = root.as_fd();
+    if let Some(id) = last.keyring {
+        keyring(id)?;
+    }
+    process.scheduling.apply()?;
     labels(process, proc)?;
     let caps = clamp(process, channel);
     limits(process)?;
@@ -222,6 +253,20 @@ pub(super) fn write_proc(
     let fd = path::open_same_mount(proc, &file, OFlags::WRONLY)?;
     rustix::io::write(&fd, text.as_bytes())?;
     Ok(())
+}
+
+/// A session keyring that all processes of the container share and nobody else has. A kernel
+/// without keyrings has none to share.
+fn keyring(id: &str) -> Result<(), Error> {
+    let name = CString::new(format!("_ses.{id}"))
+        .map_err(|_| Error::invalid("a NUL byte in the container's id"))?;
+    match berth_sys::keyring::join_session(&name) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOSYS) => Err(Error::internal(format!(
+            "unable to join session keyring: {}",
+            io_words(&error)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn clamp(process: &Process, channel: &Channel) -> Option<Caps> {

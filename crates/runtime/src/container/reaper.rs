@@ -27,7 +27,7 @@ pub(super) fn run(prepared: &Prepared) -> ! {
     };
     // Closes the channel too, by which the caller learns that the container runs. Nothing that
     // owned a descriptor is used from here on.
-    let _ = berth_sys::exec::close_all_but(&[]);
+    let _ = berth_sys::exec::close_all_but(3, &[]);
     let _ = rustix::thread::set_name(c"berth-init");
     loop {
         match signal::wait_any() {

@@ -2,17 +2,19 @@
 //! undone when a step fails.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_sys::clone::{self, Fork, Namespaces};
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{Hooks, LinuxSeccomp};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid};
 
 use super::channel::{self, Channel, Report};
 use super::{Container, CreateRequest, Created, Lifetime, Rootfs, init};
 use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Error, errno_words, io_words};
+use crate::hooks::{self, Point, Subject};
 use crate::plan::{self, MountKind, Plan};
 use crate::rootfs::mounts;
 use crate::seccomp::Filter;
@@ -64,6 +66,8 @@ pub(super) fn spawn(
         .find(|(kind, _)| *kind == Namespaces::PID)
         .map(|(_, fd)| fd);
     let outlives = request.lifetime == Lifetime::Own;
+    let subject = subject(&request);
+    let hooked = Hooked::of(plan, subject, &request.rootfs);
     let fork = in_pid_namespace(joined_pid.map(AsFd::as_fd), || {
         clone::fork(joined_new(new, &join), entry.as_ref().map(AsFd::as_fd))
     });
@@ -84,6 +88,10 @@ pub(super) fn spawn(
                     stdio: request.stdio,
                     die_with_parent: !outlives,
                     init: request.init,
+                    preserved: request.demands.preserved,
+                    keyring: (!request.demands.keep_keyring).then_some(request.id),
+                    no_pivot: request.demands.no_pivot,
+                    hooked,
                 },
                 &theirs,
             )
@@ -108,7 +116,10 @@ pub(super) fn spawn(
         left_out = cgroup.lacking(resources);
     }
     order_join(&ours, container.cgroup()?, plan, layout)?;
-    let (console, mut warnings) = listen(&ours)?;
+    let (console, mut warnings) = listen(&ours, || match hooked {
+        None => Ok(()),
+        Some(hooked) => hooked.before_pivot(child),
+    })?;
     warnings
         .extend((left_out.iter()).map(|what| format!("{what}: not in cgroup version 2, left out")));
     let (cgroup, pidfd) = container.finish()?;
@@ -123,6 +134,53 @@ pub(super) fn spawn(
             die_with_caller: !outlives,
         }),
     })
+}
+
+fn subject<'a>(request: &CreateRequest<'a>) -> Option<Subject<'a>> {
+    let bundle = request.demands.bundle?;
+    Some(Subject {
+        version: request.spec.version(),
+        id: request.id,
+        bundle,
+        annotations: request.spec.annotations().as_ref(),
+    })
+}
+
+/// The hooks of a creation, and whom they are told about.
+#[derive(Clone, Copy)]
+pub(super) struct Hooked<'a> {
+    pub hooks: &'a Hooks,
+    pub subject: Subject<'a>,
+    /// Where hooks expect the container's root file system.
+    pub rootfs: Option<&'a Path>,
+}
+
+impl<'a> Hooked<'a> {
+    fn of(plan: &'a Plan, subject: Option<Subject<'a>>, rootfs: &Rootfs<'a>) -> Option<Self> {
+        Some(Self {
+            hooks: plan.hooks.as_ref()?,
+            subject: subject?,
+            rootfs: match rootfs {
+                Rootfs::Directory(path) => Some(path),
+                Rootfs::Mount(_) => None,
+            },
+        })
+    }
+
+    /// Whether the child is to wait for the hooks of its creation.
+    pub fn has_any_before_pivot(&self) -> bool {
+        use Point::{CreateContainer, CreateRuntime, Prestart};
+        hooks::any(self.hooks, &[Prestart, CreateRuntime, CreateContainer])
+    }
+
+    /// The runtime's own hooks of the creation.
+    fn before_pivot(&self, pid: Pid) -> Result<(), Error> {
+        let pid = pid.as_raw_nonzero().get();
+        for point in [Point::Prestart, Point::CreateRuntime] {
+            hooks::run(self.hooks, point, &self.subject, pid, None)?;
+        }
+        Ok(())
+    }
 }
 
 /// What must not be left behind after a failure.
@@ -275,8 +333,12 @@ fn order_join(
     }
 }
 
-/// Takes reports until the child is ready.
-pub(super) fn listen(channel: &Channel) -> Result<(Option<OwnedFd>, Vec<String>), Failure> {
+/// Takes reports until the child is ready. `mounted` is what is to be done once the container's
+/// mounts are made.
+pub(super) fn listen(
+    channel: &Channel,
+    mounted: impl Fn() -> Result<(), Error>,
+) -> Result<(Option<OwnedFd>, Vec<String>), Failure> {
     let (mut console, mut warnings) = (None, Vec::new());
     loop {
         match channel
@@ -285,6 +347,12 @@ pub(super) fn listen(channel: &Channel) -> Result<(Option<OwnedFd>, Vec<String>)
         {
             Report::Console(master) => console = Some(master),
             Report::Warning(text) => warnings.push(text),
+            Report::Mounted => {
+                mounted()?;
+                channel
+                    .order_go_on()
+                    .map_err(|e| failed("order to go on", &e))?;
+            }
             Report::Ready => return Ok((console, warnings)),
             Report::Failed(error) => return Err(Failure::Child(error)),
             Report::Closed => {

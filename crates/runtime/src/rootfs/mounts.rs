@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use berth_sys::mount::{Change, Propagation, attr, setattr};
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -84,17 +84,22 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> rustix::io
 }
 
 /// Puts the root file system over the namespace's root, and makes everything private first, so
-/// that nothing that follows is seen on the host.
-pub(crate) fn attach_root(root: BorrowedFd<'_>) -> Result<(), Error> {
-    let old = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
-        .map_err(|e| root_failed("open /", e))?;
+/// that nothing that follows is seen on the host. With a `place` it is put there instead, where
+/// hooks look for it.
+pub(crate) fn attach_root(root: BorrowedFd<'_>, place: Option<&Path>) -> Result<(), Error> {
+    let old =
+        rustix::fs::open("/", OFlags::PATH, Mode::empty()).map_err(|e| root_failed("open /", e))?;
     let private = Change {
         propagation: Some(Propagation::Private),
         ..Change::default()
     };
     setattr(old.as_fd(), private, true)
         .map_err(|e| Error::internal(format!("error preparing rootfs: {}", io_words(&e))))?;
-    attach(root, old.as_fd()).map_err(|e| root_failed("attach", e))
+    let place = place
+        .map(|place| rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()))
+        .transpose()
+        .map_err(|e| root_failed("open rootfs", e))?;
+    attach(root, place.as_ref().unwrap_or(&old).as_fd()).map_err(|e| root_failed("attach", e))
 }
 
 /// Makes the attached root file system `/`, and takes the host's away.
@@ -110,6 +115,21 @@ pub(crate) fn pivot(root: BorrowedFd<'_>) -> Result<(), Error> {
     // detaching `.` takes it away, and no directory for it is needed in the image.
     rustix::process::pivot_root(".", ".").map_err(failed)?;
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).map_err(failed)?;
+    rustix::process::chdir("/").map_err(failed)
+}
+
+/// In place of [`pivot`] where the host's root is a ramdisk, which cannot be left behind: the
+/// root file system is moved over it. The host's mounts stay below, out of reach by paths.
+pub(crate) fn move_root(root: BorrowedFd<'_>) -> Result<(), Error> {
+    let failed = |e| {
+        Error::internal(format!(
+            "error jailing process inside rootfs: {}",
+            errno_words(e)
+        ))
+    };
+    rustix::process::fchdir(root).map_err(failed)?;
+    rustix::mount::mount_move(".", "/").map_err(failed)?;
+    rustix::process::chroot(".").map_err(failed)?;
     rustix::process::chdir("/").map_err(failed)
 }
 

@@ -101,6 +101,7 @@ impl Bundle {
             cgroup: &self.cgroup(),
             init: self.init,
             lifetime: container::Lifetime::Caller,
+            demands: container::Demands::default(),
         })
     }
 

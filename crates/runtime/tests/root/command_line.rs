@@ -40,8 +40,10 @@ fn call(bundle: &Bundle, args: &[&str]) -> i32 {
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let root = bundle.directory.path().join("state");
     cli::main(&Invocation {
+        program: "berth runtime",
         args: &args,
         default_root: &root,
+        listen_fds: 0,
     })
 }
 

@@ -43,9 +43,8 @@ fn exec(container: &Container, bundle: &Bundle, args: &[&str]) -> Output {
     let start = std::time::Instant::now();
     let process = container
         .exec(ExecRequest {
-            process: &process(bundle, args),
-            stdio,
             seccomp,
+            ..ExecRequest::new(&process(bundle, args), stdio)
         })
         .unwrap();
     println!("  exec'd in {:?}", start.elapsed());
@@ -122,14 +121,13 @@ fn a_terminal_has_its_size_and_is_controlling() {
             .or_else(|_| std::fs::create_dir_all(bundle.upper().join("bin")))
             .unwrap();
         let process = container
-            .exec(ExecRequest {
-                process: &process(
+            .exec(ExecRequest::new(
+                &process(
                     bundle,
                     &["sh", "-c", &script.replace("stty", "busybox stty")],
                 ),
-                stdio: Stdio::Terminal { size },
-                seccomp: None,
-            })
+                Stdio::Terminal { size },
+            ))
             .unwrap();
         let text = read_terminal(process.console.unwrap());
         container::wait(process.pidfd.as_fd()).unwrap();
@@ -140,11 +138,8 @@ fn a_terminal_has_its_size_and_is_controlling() {
 fn an_exec_of_nothing_is_not_found() {
     with_container(|container, bundle| {
         let (_pipes, stdio) = Pipes::new();
-        let request = ExecRequest {
-            process: &process(bundle, &["nothing"]),
-            stdio,
-            seccomp: None,
-        };
+        let process = process(bundle, &["nothing"]);
+        let request = ExecRequest::new(&process, stdio);
         let error = container.exec(request).err().unwrap();
         assert_eq!(error.kind, ErrorKind::CommandNotFound);
         assert_eq!(
