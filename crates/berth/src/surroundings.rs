@@ -19,6 +19,7 @@ pub struct Surroundings {
     http_proxy: Option<String>,
     https_proxy: Option<String>,
     no_proxy: Option<String>,
+    system_bus: Option<String>,
 }
 
 impl Surroundings {
@@ -37,6 +38,7 @@ impl Surroundings {
             http_proxy: proxy("HTTP_PROXY"),
             https_proxy: proxy("HTTPS_PROXY"),
             no_proxy: proxy("NO_PROXY"),
+            system_bus: given("DBUS_SYSTEM_BUS_ADDRESS"),
         }
     }
 
@@ -59,6 +61,17 @@ impl Surroundings {
         complete(&mut settings.http_proxy, &self.http_proxy);
         complete(&mut settings.https_proxy, &self.https_proxy);
         complete(&mut settings.no_proxy, &self.no_proxy);
+    }
+
+    /// Where the system's message bus listens, if it is not the usual place (D-Bus
+    /// Specification, "System message bus"). Only sockets in the file system are of use.
+    pub fn system_bus(&self) -> Option<&Path> {
+        let addresses = self.system_bus.as_deref().unwrap_or_default();
+        let mut paths = addresses
+            .split(';')
+            .filter_map(|one| one.strip_prefix("unix:path="));
+        let path = paths.next()?.split(',').next()?;
+        Some(Path::new(path))
     }
 
     pub fn listen_fds(&self) -> usize {

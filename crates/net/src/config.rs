@@ -14,6 +14,8 @@ pub struct Config {
     /// Where the bridge's subnet is taken from if none was given.
     pub pools: Vec<Pool>,
     pub firewall: Firewall,
+    /// Where firewalld is spoken to.
+    pub system_bus: PathBuf,
     /// Holds `relay.sock`.
     pub exec_root: PathBuf,
     /// Taken while a subnet is chosen, by every instance of the machine; it is there only then.
@@ -43,7 +45,8 @@ pub struct BridgeConfig {
 /// How the firewalls of others are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Firewall {
-    /// Own tables, and a jump in the FORWARD chain of an iptables that is in use.
+    /// Own tables, a jump in the FORWARD chain of an iptables that is in use, a zone in a
+    /// firewalld that runs.
     #[default]
     Auto,
     /// Own tables only; a rule that a foreign firewall lacks is reported, not inserted.
@@ -66,6 +69,7 @@ impl Config {
             },
             pools: Pool::defaults(),
             firewall: Firewall::Auto,
+            system_bus: PathBuf::from(berth_sys::dbus::SYSTEM_BUS),
             exec_root: exec_root.into(),
             lock_file: PathBuf::from("/run/berth-network.lock"),
             icc: true,

@@ -60,6 +60,11 @@ pub enum Error {
     Connected { container_id: String },
     #[error("{what}")]
     Netlink { what: String, source: io::Error },
+    #[error("firewalld: {what}")]
+    Firewalld {
+        what: &'static str,
+        source: berth_sys::dbus::Error,
+    },
     #[error("{what} {}", .path.display())]
     File {
         what: &'static str,

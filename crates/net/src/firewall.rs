@@ -21,6 +21,7 @@ use berth_sys::nft::{
 use crate::address::Cidr;
 use crate::endpoint::Endpoint;
 
+mod firewalld;
 pub mod foreign;
 pub mod live;
 

@@ -109,7 +109,7 @@ impl Net {
             };
             let shared = endpoints.clone();
             let connected = Arc::new(move || lock(&shared).all());
-            let opened = Live::open(netfilter, &inputs, config.firewall, connected)?;
+            let opened = Live::open(netfilter, &inputs, &config, connected)?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
             bridge::route_loopback(&bridge.name)?;
             warnings.extend(opened.warnings.iter().cloned());

@@ -12,7 +12,7 @@ mod expression;
 mod query;
 
 pub use expression::{Expression, MetaKey, Verdict};
-pub use query::{BaseChain, RuleInfo, chains, rules, tables};
+pub use query::{BaseChain, RuleInfo, chains, rules, table_handle};
 
 /// The multicast group of changes to the ruleset (`NFNLGRP_NFTABLES`).
 pub const CHANGES: u32 = 7;

@@ -231,7 +231,10 @@ impl Daemon {
         if self.settings.bridge.as_deref() == Some("none") {
             return Ok(None);
         }
-        let config = net_config(&self.settings, &self.instance)?;
+        let mut config = net_config(&self.settings, &self.instance)?;
+        if let Some(path) = self.surroundings.system_bus() {
+            config.system_bus = path.to_owned();
+        }
         let start_relay = move |listener: UnixListener| {
             let args = serde_json::Value::Null;
             launcher
@@ -240,9 +243,6 @@ impl Daemon {
                 .map_err(std::io::Error::other)
         };
         let net = tokio::task::spawn_blocking(move || Net::open(config, start_relay)).await??;
-        for warning in net.warnings() {
-            tracing::warn!("{warning}");
-        }
         Ok(Some(Arc::new(net)))
     }
 

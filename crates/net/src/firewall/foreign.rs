@@ -1,9 +1,9 @@
 //! The firewalls of others: finding one that would drop what we forward, and asking it not to.
 //!
 //! An accept in our table does not overrule a drop in another. iptables (and ufw on it) gets one
-//! commented jump at the end of FORWARD, which is taken away again. That is the only thing that
-//! is ever changed outside our own table. iptables-nft is spoken to by netlink; iptables-legacy
-//! has no other documented interface than its program, so that program is used if it is there.
+//! commented jump at the end of FORWARD, which is taken away again; firewalld is the matter of
+//! [`super::firewalld`]. iptables-nft is spoken to by netlink; iptables-legacy has no other
+//! documented interface than its program, so that program is used if it is there.
 
 use std::process::{Command, Stdio};
 
@@ -50,9 +50,6 @@ pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<V
         } else if chain.drops_by_default {
             warnings.push(passage.nft_advice(chain));
         }
-    }
-    if chains.iter().any(|chain| chain.table == "firewalld") {
-        warnings.push(passage.firewalld_advice());
     }
     Ok(warnings)
 }
@@ -164,14 +161,6 @@ impl Passage<'_> {
             "nftables chain {name} of table {table} drops forwarded packets by default. To let the \
              containers' pass: nft add rule TABLE {name} iifname {bridge} accept; \
              nft add rule TABLE {name} oifname {bridge} accept (TABLE: family and name of {table})"
-        )
-    }
-
-    fn firewalld_advice(&self) -> String {
-        let bridge = self.bridge;
-        format!(
-            "firewalld may reject the containers' traffic. To let it pass: \
-             firewall-cmd --zone=trusted --add-interface={bridge}"
         )
     }
 }

@@ -6,18 +6,21 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use berth_base::Chain;
 use berth_sys::netlink::{self, Socket, conntrack};
 use berth_sys::nft;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
+use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
 use super::{Inputs, Ruleset};
 use crate::bridge::failed;
-use crate::config::Firewall;
+use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
 use crate::error::Error;
 
@@ -39,8 +42,11 @@ struct Kept {
     socket: Mutex<Socket>,
     ruleset: Ruleset,
     bridge: String,
-    /// Put a jump into the chains of others.
+    /// Put a jump into the chains of others, and a zone into firewalld.
     insert: bool,
+    system_bus: PathBuf,
+    /// The table of the firewalld that was spoken to last: it makes another at each reload.
+    firewalld: Mutex<Option<u64>>,
     connected: Connected,
 }
 
@@ -51,18 +57,18 @@ struct Watch {
 }
 
 impl Live {
-    /// Makes the table, and the jump in iptables' FORWARD. `connected` is asked for what is to be
-    /// published whenever the table has to be made again.
+    /// Makes the table, the jump in iptables' FORWARD and the zone of firewalld. `connected` is
+    /// asked for what is to be published whenever the table has to be made again.
     pub fn open(
         mut socket: Socket,
         inputs: &Inputs,
-        mode: Firewall,
+        config: &Config,
         connected: Connected,
     ) -> Result<Live, Error> {
         let instance = inputs.instance.as_str();
         let ruleset = super::plan(inputs);
         super::apply(&mut socket, &ruleset).map_err(failed("make the nftables table", instance))?;
-        let insert = mode == Firewall::Auto;
+        let insert = config.firewall == Firewall::Auto;
         let passage = Passage {
             instance,
             bridge: &inputs.bridge,
@@ -77,8 +83,11 @@ impl Live {
             ruleset,
             bridge,
             insert,
+            system_bus: config.system_bus.clone(),
+            firewalld: Mutex::new(None),
             connected,
         });
+        warnings.extend(table.ask_firewalld()?);
         let watch = watch(table.clone()).map_err(|source| Error::Netlink {
             what: "watch the host's nftables".to_owned(),
             source,
@@ -140,7 +149,8 @@ impl Live {
             foreign::close(&mut socket, passage).map_err(failed("take back the jump of", instance));
         let table = super::remove(&mut socket, instance)
             .map_err(failed("remove the nftables table", instance));
-        jump.and(table)
+        drop(socket);
+        jump.and(table).and(self.table.leave_firewalld())
     }
 }
 
@@ -168,7 +178,62 @@ impl Kept {
             .map_err(failed("make anew the nftables table", instance))
     }
 
+    fn membership(&self) -> Membership<'_> {
+        Membership {
+            instance: &self.ruleset.table,
+            bridge: &self.bridge,
+        }
+    }
+
+    fn firewalld_table(&self) -> Result<Option<u64>, Error> {
+        nft::table_handle(&mut self.lock(), firewalld::TABLE)
+            .map_err(failed("look for the table", firewalld::TABLE.name))
+    }
+
+    /// Has firewalld let the bridge's traffic pass, if it runs here and has not been asked since
+    /// it made its table. Returns what the user should know.
+    fn ask_firewalld(&self) -> Result<Option<String>, Error> {
+        let mut asked = self.firewalld.lock().unwrap_or_else(|e| e.into_inner());
+        let table = self.firewalld_table()?;
+        if table.is_none() || *asked == table {
+            *asked = table;
+            return Ok(None);
+        }
+        let passes = if self.insert {
+            firewalld::open(&self.system_bus, self.membership()).map(|()| true)
+        } else {
+            firewalld::is_bound(&self.system_bus, self.membership())
+        };
+        // It may have been reloaded just now.
+        *asked = self.firewalld_table()?;
+        let advice = || firewalld::advice(&self.bridge);
+        Ok(match passes {
+            Ok(true) => None,
+            Ok(false) => Some(advice()),
+            Err(error) => Some(format!("{} ({})", advice(), Chain(&error))),
+        })
+    }
+
+    fn leave_firewalld(&self) -> Result<(), Error> {
+        if !self.insert || self.firewalld_table()?.is_none() {
+            return Ok(());
+        }
+        let left = firewalld::close(&self.system_bus, self.membership());
+        left.map_err(|source| Error::Firewalld {
+            what: "take the zone away",
+            source,
+        })
+    }
+
     fn look(&self) -> Result<(), Error> {
+        self.repair_table()?;
+        if let Some(warning) = self.ask_firewalld()? {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    fn repair_table(&self) -> Result<(), Error> {
         let instance = self.ruleset.table.as_str();
         let mut socket = self.lock();
         let whole = super::is_whole(&mut socket, &self.ruleset)

@@ -4,6 +4,7 @@
 mod machine;
 
 mod firewall;
+mod firewalld;
 mod lifecycle;
 mod published;
 mod reach;

@@ -1,6 +1,6 @@
 //! What is there: tables, chains and rules, of this and of other owners.
 
-use super::{Family, NFNL_SUBSYS_NFTABLES, header};
+use super::{Family, NFNL_SUBSYS_NFTABLES, Table, header};
 use crate::netlink::attributes::{be32, be64, find, put_text, text};
 use crate::netlink::{Error, Messages, NLM_F_DUMP, NLM_F_REQUEST, Reply, Socket};
 
@@ -28,13 +28,12 @@ pub struct RuleInfo {
     pub comment: Option<String>,
 }
 
-/// The names of the family's tables.
-pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<String>, Error> {
-    let replies = dump(socket, NFT_MSG_GETTABLE, family, |_| {})?;
-    Ok(replies
-        .iter()
-        .filter_map(|reply| Some(text(attribute(reply, 1)?)))
-        .collect())
+/// The table's handle: another one after it was removed and made again. `None` if there is none.
+pub fn table_handle(socket: &mut Socket, table: Table<'_>) -> Result<Option<u64>, Error> {
+    let replies = dump(socket, NFT_MSG_GETTABLE, table.family, |_| {})?;
+    let ours = |reply: &&Reply| attribute(reply, 1).map(text).as_deref() == Some(table.name);
+    let found = replies.iter().find(ours);
+    Ok(found.and_then(|reply| attribute(reply, 4)).and_then(be64))
 }
 
 /// The family's base chains.
