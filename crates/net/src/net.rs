@@ -27,7 +27,7 @@ use crate::firewall::live::Live;
 use crate::namespace::{Interface, Visitor};
 use crate::ports;
 use crate::reaper::Reaper;
-use crate::relay::{self, Adoption, Publication};
+use crate::relay::{Connected, Kept, Publication};
 
 mod endpoints;
 mod interface;
@@ -48,7 +48,7 @@ pub struct Net {
     route: Mutex<Socket>,
     /// `None` without any rules of ours.
     firewall: Option<Live>,
-    relay: Mutex<relay::Client>,
+    relay: Kept,
     visitor: Visitor,
     reaper: Reaper,
 }
@@ -75,7 +75,8 @@ struct Made {
 impl Net {
     /// Makes the bridge, the tables, the jump in foreign chains and the relay, or finds them as
     /// an earlier daemon left them. `start_relay` is handed the relay's listening socket and
-    /// makes a process that runs [`relay::main`] on it; it is called again should the relay die.
+    /// makes a process that runs [`crate::relay::main`] on it; it is called again whenever the
+    /// relay ends.
     /// The network namespace is that of the calling thread.
     pub fn open(
         config: Config,
@@ -97,6 +98,8 @@ impl Net {
             || firewall::is_guarded(&mut netfilter, instance)
                 .map_err(failed("look at the nftables table", instance))?;
         let endpoints: Arc<Mutex<Endpoints>> = Arc::default();
+        let shared = endpoints.clone();
+        let connected: Connected = Arc::new(move || lock(&shared).all());
         let mut live = None;
         if config.firewall != Firewall::Off {
             let inputs = firewall::Inputs {
@@ -107,20 +110,15 @@ impl Net {
                 masquerade: config.masquerade,
                 guard,
             };
-            let shared = endpoints.clone();
-            let connected = Arc::new(move || lock(&shared).all());
-            let opened = Live::open(netfilter, &inputs, &config, connected)?;
+            let opened = Live::open(netfilter, &inputs, &config, connected.clone())?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
             bridge::route_loopback(&bridge.name)?;
             warnings.extend(opened.warnings.iter().cloned());
             live = Some(opened);
         }
         let socket = config.exec_root.join(RELAY_SOCKET);
-        let relay =
-            relay::Client::open(socket, Box::new(start_relay)).map_err(|source| Error::Relay {
-                what: "start it",
-                source,
-            })?;
+        let relay = Kept::open(socket, Box::new(start_relay), connected);
+        let relay = relay.map_err(relayed("start it"))?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -131,7 +129,7 @@ impl Net {
             endpoints,
             route: Mutex::new(route),
             firewall: live,
-            relay: Mutex::new(relay),
+            relay,
             visitor,
             reaper,
             config,
@@ -214,7 +212,8 @@ impl Net {
         if let Some(live) = &self.firewall {
             live.publish_connected()?;
         }
-        self.adopt(endpoints)?;
+        let adopted = self.relay.adopt_connected();
+        adopted.map_err(relayed("hand it the ports"))?;
         self.drop_unknown_interfaces(endpoints)
     }
 
@@ -234,11 +233,7 @@ impl Net {
                 tracing::warn!(%error, "close the network");
             }
         };
-        let ended = lock(&self.relay).quit();
-        keep(ended.map_err(|source| Error::Relay {
-            what: "end it",
-            source,
-        }));
+        keep(self.relay.quit().map_err(relayed("end it")));
         if let Some(live) = self.firewall {
             keep(live.close());
         }
@@ -267,6 +262,7 @@ impl Net {
             ports,
             ..
         } = request;
+        let relay = self.relay.generation();
         if !ports.is_empty() {
             made.bindings = self.bind(container_id, ipv4, &ports)?;
         }
@@ -314,6 +310,11 @@ impl Net {
             forgotten.map_err(failed("forget the neighbour on", &self.bridge.name))?;
         }
         lock(&self.endpoints).insert(endpoint.clone());
+        if self.relay.generation() != relay {
+            // A relay that was started meanwhile does not know these ports.
+            let adopted = self.relay.adopt_connected();
+            adopted.map_err(relayed("hand it the ports"))?;
+        }
         if let Some(live) = self
             .firewall
             .as_ref()
@@ -340,75 +341,22 @@ impl Net {
             target,
             ports,
         };
-        let mut relay = self.relay()?;
-        let answer = relay.publish(publication);
-        let answer = answer.map_err(|source| Error::Relay {
-            what: "bind ports",
-            source,
-        })?;
+        let answer = self.relay.publish(publication);
+        let answer = answer.map_err(relayed("bind ports"))?;
         answer.map_err(ports::refused)
-    }
-
-    /// The relay; if it died, a new one that has the ports of all endpoints.
-    fn relay(&self) -> Result<MutexGuard<'_, relay::Client>, Error> {
-        let broken = |source| Error::Relay {
-            what: "start it again",
-            source,
-        };
-        let mut relay = lock(&self.relay);
-        if !relay.revive().map_err(broken)? {
-            tracing::warn!("the port relay had ended; a new one was started");
-            let connected = lock(&self.endpoints).all().iter().map(adoption).collect();
-            let lost = relay.adopt(connected).map_err(broken)?;
-            report_lost(&lost);
-        }
-        Ok(relay)
-    }
-
-    fn adopt(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let mut relay = self.relay()?;
-        let lost = relay.adopt(endpoints.iter().map(adoption).collect());
-        report_lost(&lost.map_err(|source| Error::Relay {
-            what: "hand it the ports",
-            source,
-        })?);
-        Ok(())
     }
 
     /// The endpoint is going away whatever the relay says; a later start of the relay leaves its
     /// ports out.
     fn release_ports(&self, container_id: &str) {
-        let released = self.relay().and_then(|mut relay| {
-            let withdrawn = relay.withdraw(container_id);
-            withdrawn.map_err(|source| Error::Relay {
-                what: "release ports",
-                source,
-            })
-        });
-        if let Err(error) = released {
+        if let Err(error) = self.relay.withdraw(container_id) {
             tracing::warn!(%error, container_id, "release the ports");
         }
     }
 }
 
-fn adoption(endpoint: &Endpoint) -> Adoption {
-    Adoption {
-        container_id: endpoint.container_id.clone(),
-        target: endpoint.ipv4,
-        bindings: endpoint.ports.clone(),
-    }
-}
-
-fn report_lost(lost: &[PortBinding]) {
-    for PortBinding {
-        protocol,
-        host_ip,
-        host_port,
-        ..
-    } in lost
-    {
-        tracing::warn!(%protocol, %host_ip, host_port, "another program has a published port");
-    }
+fn relayed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Relay { what, source }
 }
 
 /// Someone else may need forwarding by now.

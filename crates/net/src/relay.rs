@@ -13,13 +13,14 @@ use std::os::unix::net::UnixListener;
 mod bind;
 mod client;
 mod holder;
+mod kept;
 mod protocol;
 mod server;
 mod tcp;
 mod udp;
 
-pub(crate) use client::Client;
-pub(crate) use protocol::{Adoption, Publication, Refusal, Wanted};
+pub(crate) use kept::{Connected, Kept};
+pub(crate) use protocol::{Publication, Refusal, Wanted};
 
 /// Serves until the daemon says that it should end. The listening socket is the one that
 /// [`crate::Net::open`] handed to its caller. Returns the exit code.

@@ -23,12 +23,10 @@ use crate::bridge::failed;
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
 use crate::error::Error;
+use crate::relay::Connected;
 
 /// From a change of the ruleset to the look at it.
 const PAUSE: Duration = Duration::from_millis(300);
-
-/// All endpoints that are connected now.
-pub type Connected = Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>;
 
 /// The table, and the thread that keeps it.
 pub struct Live {

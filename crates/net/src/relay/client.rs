@@ -74,6 +74,11 @@ impl Client {
         Ok(alive)
     }
 
+    /// Another descriptor of the connection; `None` if there is none.
+    pub fn connection(&self) -> Option<UnixStream> {
+        self.stream.as_ref()?.try_clone().ok()
+    }
+
     /// Ends the relay and removes its socket.
     pub fn quit(&mut self) -> io::Result<()> {
         let ended = self.ask(&Request::Quit).map(|_| ());

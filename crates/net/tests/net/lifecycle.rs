@@ -122,7 +122,6 @@ fn what_others_took_away_is_made_again() {
         serve_tcp(&web.netns, 80, "web");
         run("nft flush ruleset");
         machine.kill_relays();
-        no_tcp(Some(&machine.remote), MACHINE, 8089);
         let other = connect(&net, "other", &[tcp(8090, 80)]);
         serve_tcp(&other.netns, 80, "other");
         let ask = |port| ask_tcp(Some(&machine.remote), MACHINE, port);
@@ -166,6 +165,28 @@ fn a_flushed_ruleset_comes_back_by_itself() {
         net.close().expect("close");
         assert!(!run("iptables-nft -S").contains("BACK"));
         assert!(!run("nft list ruleset").contains("back"));
+    });
+}
+
+#[test]
+fn a_killed_relay_comes_back_by_itself() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("relayed"));
+        let web = connect(&net, "web", &[tcp(8098, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        let ask = || ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8098).is_some();
+        assert!(ask());
+        for _ in 0..3 {
+            machine.kill_relays();
+            assert!(eventually(ask));
+        }
+        assert!(
+            TcpListener::bind("0.0.0.0:8098").is_err(),
+            "the port is held again"
+        );
+        net.disconnect("web").expect("disconnect");
+        net.close().expect("close");
+        assert!(machine.relays_ended());
     });
 }
 

@@ -1,0 +1,232 @@
+//! The relay, kept alive: whenever it ends without having been told to, another is started and
+//! given the ports of all endpoints.
+//!
+//! A thread waits for the end of the connection to it. One that keeps ending is started again at
+//! growing intervals; who publishes or releases a port meanwhile starts it at once.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::client::{Client, Start};
+use super::protocol::{Adoption, Publication, Refusal};
+use crate::endpoint::{Endpoint, PortBinding};
+
+/// From the end of a relay that had lived for a while to its successor.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A relay that lived as long is not taken for one that keeps ending.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// All endpoints that are connected now.
+pub type Connected = Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>;
+
+pub struct Kept {
+    shared: Arc<Shared>,
+    watch: Option<Watch>,
+}
+
+struct Shared {
+    client: Mutex<Client>,
+    connected: Connected,
+    started_again: AtomicU64,
+}
+
+struct Watch {
+    /// Written to end the thread.
+    stop: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+impl Kept {
+    /// Finds the relay of an earlier daemon, or starts one. `connected` is asked for what a new
+    /// one is to serve.
+    pub fn open(path: PathBuf, start: Start, connected: Connected) -> io::Result<Kept> {
+        let shared = Arc::new(Shared {
+            client: Mutex::new(Client::open(path, start)?),
+            connected,
+            started_again: AtomicU64::new(0),
+        });
+        Ok(Kept {
+            watch: Some(Watch::start(shared.clone())?),
+            shared,
+        })
+    }
+
+    /// Binds ports. `Err` of the outer result is a broken relay.
+    pub fn publish(
+        &self,
+        publication: Publication,
+    ) -> io::Result<Result<Vec<PortBinding>, Refusal>> {
+        self.shared.alive()?.publish(publication)
+    }
+
+    pub fn withdraw(&self, container_id: &str) -> io::Result<()> {
+        self.shared.alive()?.withdraw(container_id)
+    }
+
+    /// Another number for each relay: what was published on an earlier one, and is not of a
+    /// connected endpoint, the present one does not have.
+    pub fn generation(&self) -> u64 {
+        self.shared.started_again.load(Ordering::Acquire)
+    }
+
+    /// Makes the relay's ports exactly those of the connected endpoints.
+    pub fn adopt_connected(&self) -> io::Result<()> {
+        let mut client = self.shared.alive()?;
+        self.shared.hand_over(&mut client)
+    }
+
+    /// Ends the relay and removes its socket.
+    pub fn quit(mut self) -> io::Result<()> {
+        self.watch.take().into_iter().for_each(Watch::end);
+        self.shared.lock().quit()
+    }
+}
+
+impl Drop for Kept {
+    /// The relay goes on, since the containers do.
+    fn drop(&mut self) {
+        self.watch.take().into_iter().for_each(Watch::end);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Client> {
+        self.client
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The relay; if it ended, a new one that has the ports of all endpoints.
+    fn alive(&self) -> io::Result<MutexGuard<'_, Client>> {
+        let mut client = self.lock();
+        if !client.revive()? {
+            tracing::warn!("the port relay had ended; a new one was started");
+            self.started_again.fetch_add(1, Ordering::AcqRel);
+            self.hand_over(&mut client)?;
+        }
+        Ok(client)
+    }
+
+    fn hand_over(&self, client: &mut Client) -> io::Result<()> {
+        let lost = client.adopt((self.connected)().iter().map(adoption).collect())?;
+        for binding in lost {
+            let PortBinding {
+                protocol,
+                host_ip,
+                host_port,
+                ..
+            } = binding;
+            tracing::warn!(%protocol, %host_ip, host_port, "another program has a published port");
+        }
+        Ok(())
+    }
+
+    /// The connection to the relay as it is now, to listen for its end.
+    fn connection(&self) -> Option<UnixStream> {
+        self.lock().connection()
+    }
+}
+
+impl Watch {
+    fn start(shared: Arc<Shared>) -> io::Result<Watch> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let stopped = stop.try_clone()?;
+        let thread = std::thread::Builder::new()
+            .name("berth-relay".to_owned())
+            .spawn(move || watch(&shared, &stopped))?;
+        Ok(Watch { stop, thread })
+    }
+
+    fn end(self) {
+        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+fn watch(shared: &Shared, stop: &OwnedFd) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let begun = Instant::now();
+        if let Some(stream) = shared.connection()
+            && wait(stop, Some(&stream), None) == Woken::Stopped
+        {
+            return;
+        }
+        pause = next_pause(pause, begun.elapsed());
+        if wait(stop, None, Some(pause)) == Woken::Stopped {
+            return;
+        }
+        if let Err(error) = shared.alive() {
+            tracing::warn!(%error, again_in = ?next_pause(pause, Duration::ZERO),
+                "start the port relay again");
+        }
+    }
+}
+
+fn next_pause(last: Duration, lived: Duration) -> Duration {
+    if lived >= STEADY {
+        FIRST_PAUSE
+    } else {
+        (last * 2).min(LONGEST_PAUSE)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Woken {
+    Stopped,
+    /// The connection ended, or the time is over.
+    Resume,
+}
+
+fn wait(stop: &OwnedFd, stream: Option<&UnixStream>, limit: Option<Duration>) -> Woken {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    loop {
+        let mut polled = vec![PollFd::new(stop, PollFlags::IN)];
+        // Answers are for those who asked; only the end is of interest here.
+        polled.extend(stream.map(|stream| PollFd::new(stream, PollFlags::RDHUP)));
+        match poll(&mut polled, limit.as_ref()) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ if polled[0].revents().contains(PollFlags::IN) => return Woken::Stopped,
+            _ => return Woken::Resume,
+        }
+    }
+}
+
+fn adoption(endpoint: &Endpoint) -> Adoption {
+    Adoption {
+        container_id: endpoint.container_id.clone(),
+        target: endpoint.ipv4,
+        bindings: endpoint.ports.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_keeps_ending_is_started_ever_less_often() {
+        let mut pause = FIRST_PAUSE;
+        let mut waited = Duration::ZERO;
+        for _ in 0..4 {
+            pause = next_pause(pause, Duration::from_millis(1));
+            waited += pause;
+        }
+        assert!(waited < Duration::from_secs(2), "{waited:?}");
+        for _ in 0..20 {
+            pause = next_pause(pause, Duration::ZERO);
+        }
+        assert_eq!(pause, LONGEST_PAUSE);
+        assert_eq!(next_pause(pause, STEADY), FIRST_PAUSE);
+    }
+}
