@@ -555,3 +555,37 @@ fn resolv_conf_hosts_and_hostname_are_written() {
     assert!(resolv.ok().contains("nameserver "), "{}", resolv.stdout);
     assert!(!resolv.ok().contains("127.0.0.53"), "{}", resolv.stdout);
 }
+
+#[test]
+fn a_killed_port_relay_comes_back_and_no_container_notices() {
+    let daemon = daemon();
+    serve(&daemon, "web", &["127.0.0.1::80", "[::1]::80"]);
+    let shown = daemon.docker(&["port", "web", "80"]).ok().to_owned();
+    let addresses: Vec<&str> = shown.lines().collect();
+    let [four, six] = addresses[..] else {
+        panic!("{shown}");
+    };
+    let port = six.rsplit(':').next().unwrap();
+    let pid = || {
+        let holder = sh(&format!("ss -Hltnp 'sport = :{port}'"));
+        let (_, pid) = holder.split_once("pid=")?;
+        Some(pid.split(',').next()?.to_owned())
+    };
+    let started = ["inspect", "-f", "{{.State.StartedAt}}", "web"];
+    let before = daemon.docker(&started).ok().to_owned();
+    let first = pid().expect("a relay");
+    sh(&format!("kill -9 {first}"));
+    // IPv4 does not depend on it.
+    assert_eq!(get(&format!("http://{four}/")).ok(), "page");
+    let killed = std::time::Instant::now();
+    until("another relay has the port", || {
+        pid().filter(|pid| *pid != first)
+    });
+    assert!(
+        killed.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        killed.elapsed()
+    );
+    assert_eq!(get(&format!("http://{six}/")).ok(), "page");
+    assert_eq!(daemon.docker(&started).ok(), before);
+}
