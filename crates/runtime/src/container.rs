@@ -24,6 +24,7 @@ use crate::cgroup::{Cgroup, Layout};
 use crate::plan::{self, Plan};
 use crate::seccomp::Filter;
 
+mod birth;
 mod channel;
 mod console;
 mod init;
@@ -35,9 +36,7 @@ mod spawn;
 use channel::Channel;
 use console::Console;
 pub use console::resize;
-use spawn::{
-    Failure, Unfinished, discard, failed, filter, in_pid_namespace, launch, listen, undumpable,
-};
+use spawn::{Failure, Unfinished, discard, failed, filter, launch, listen, undumpable};
 
 /// What runc puts before the reason why a container was not created.
 const CREATE_FAILED: &str = "runc create failed: unable to start container process: ";
@@ -359,7 +358,7 @@ impl Container {
         let entry = below.entry().map_err(|e| failed("open cgroup", &e))?;
         let doors = below.doors().map_err(|e| failed("open cgroup", &e))?;
         let into_pid = foreign.contains(Namespaces::PID).then(|| self.pidfd());
-        let fork = in_pid_namespace(into_pid, || {
+        let fork = birth::in_pid_namespace(into_pid, || {
             clone::fork(Namespaces::empty(), entry.as_ref().map(AsFd::as_fd))
         });
         let (pid, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
@@ -387,7 +386,14 @@ impl Container {
             cgroup: None,
             pidfd: Some(pidfd),
         };
+        let has_user = foreign.contains(Namespaces::USER);
+        if let (true, Some(score)) = (has_user, process.oom_score_adj) {
+            process::oom_score_of(pid, score)?;
+        }
         let (console, warnings) = listen(&ours, || Ok(()))?;
+        if has_user {
+            process::limits(&process, Some(pid))?;
+        }
         launch(&ours)?;
         let mut unfinished = unfinished;
         let pidfd = unfinished

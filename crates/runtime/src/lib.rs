@@ -13,3 +13,4 @@ mod scheduling;
 pub mod seccomp;
 pub mod selfexe;
 pub mod user;
+mod userns;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use berth_sys::clone::Namespaces;
 use berth_sys::mount::Propagation;
 use oci_spec::runtime::{
-    Hooks, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, LinuxSeccomp, PosixRlimitType,
-    Process as ProcessSpec, Spec,
+    Hooks, LinuxDevice, LinuxDeviceType, LinuxSeccomp, PosixRlimitType, Process as ProcessSpec,
+    Spec,
 };
 use rustix::process::Resource;
 
@@ -17,13 +17,18 @@ use crate::hooks::{self, POINTS};
 use crate::rootfs::options::Options;
 use crate::scheduling::Scheduling;
 
+mod mounts;
+mod namespaces;
+mod sysctls;
+
+pub(crate) use mounts::{Idmap, Mount, MountKind};
+use namespaces::owns;
+pub(crate) use namespaces::{IdMaps, Kinds, host_id};
+
 /// All that the first process of a container does before it executes the command.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Made new by clone3.
-    pub new: Namespaces,
-    /// Joined by path before anything else.
-    pub join: Vec<(Namespaces, PathBuf)>,
+    pub kinds: Kinds,
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub mounts: Vec<Mount>,
@@ -68,20 +73,6 @@ pub(crate) struct Rlimit {
     pub hard: u64,
 }
 
-#[derive(Debug)]
-pub(crate) struct Mount {
-    pub destination: PathBuf,
-    pub kind: MountKind,
-    pub options: Options,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum MountKind {
-    Bind { source: PathBuf },
-    Cgroup,
-    FileSystem { typ: String, source: String },
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {
     pub path: PathBuf,
@@ -102,18 +93,7 @@ fn refused(what: &str) -> Error {
 
 fn refuse_unknown(spec: &Spec) -> Result<(), Error> {
     let linux = spec.linux().as_ref();
-    let mapped = |mount: &oci_spec::runtime::Mount| {
-        mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
-    };
     let lacking = [
-        (
-            "idmapped mounts",
-            spec.mounts().iter().flatten().any(mapped),
-        ),
-        (
-            "time namespaces",
-            linux.is_some_and(|l| l.time_offsets().is_some()),
-        ),
         (
             "Intel RDT settings",
             linux.is_some_and(|l| l.intel_rdt().is_some()),
@@ -139,37 +119,19 @@ impl Plan {
         hooks.as_ref().map_or(Ok(()), hooks::check)?;
         refuse_unknown(spec)?;
         let linux = spec.linux().as_ref();
-        let mut new = Namespaces::empty();
-        let mut join = Vec::new();
-        for namespace in linux
-            .and_then(|l| l.namespaces().as_ref())
-            .into_iter()
-            .flatten()
-        {
-            let flag = namespace_flag(namespace.typ());
-            match namespace.path() {
-                Some(path) if !path.as_os_str().is_empty() => join.push((flag, path.clone())),
-                _ => new |= flag,
-            }
-        }
-        if !new.contains(Namespaces::MOUNT) {
-            return Err(Error::invalid(
-                "a container needs a mount namespace of its own",
-            ));
-        }
-        if linux.is_some_and(|l| l.uid_mappings().is_some()) || new.contains(Namespaces::USER) {
-            return Err(refused("user namespaces"));
-        }
-        if spec.hostname().is_some() && !owns(Namespaces::UTS, new, &join) {
+        let kinds = Kinds::new(linux)?;
+        let (new, join) = (kinds.new, &kinds.join);
+        if spec.hostname().is_some() && !owns(Namespaces::UTS, new, join) {
             return Err(Error::invalid(
                 "unable to set hostname without a private UTS namespace",
             ));
         }
+        let label = linux.and_then(|l| l.mount_label().as_deref());
         let mounts = spec
             .mounts()
             .iter()
             .flatten()
-            .map(mount)
+            .map(|spec| mounts::plan(spec, label, kinds.has_user()))
             .collect::<Result<_, _>>()?;
         let root_propagation = linux
             .and_then(|l| l.rootfs_propagation().as_deref())
@@ -180,10 +142,9 @@ impl Plan {
                 })
             })
             .transpose()?;
-        let sysctls = sysctls(linux.and_then(|l| l.sysctl().as_ref()), new, &join)?;
+        let sysctls = sysctls::plan(linux.and_then(|l| l.sysctl().as_ref()), new, join)?;
         Ok(Self {
-            new,
-            join,
+            kinds,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
             mounts,
@@ -206,14 +167,11 @@ impl Plan {
         })
     }
 
-    /// Whether /dev is a file system of the container's own, which gets the default devices.
-    pub fn owns_dev(&self) -> bool {
-        self.mounts
-            .iter()
-            .rfind(|mount| mount.destination == Path::new("/dev"))
-            .is_some_and(
-                |mount| matches!(&mount.kind, MountKind::FileSystem { typ, .. } if typ == "tmpfs"),
-            )
+    /// Whether /dev gets the default devices: always, unless it is somebody else's (as in runc).
+    pub fn fills_dev(&self) -> bool {
+        !self.mounts.iter().any(|mount| {
+            mount.destination == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
+        })
     }
 }
 
@@ -281,54 +239,6 @@ impl Process {
     }
 }
 
-fn owns(flag: Namespaces, new: Namespaces, join: &[(Namespaces, PathBuf)]) -> bool {
-    new.contains(flag) || join.iter().any(|(joined, _)| *joined == flag)
-}
-
-fn namespace_flag(typ: LinuxNamespaceType) -> Namespaces {
-    match typ {
-        LinuxNamespaceType::Mount => Namespaces::MOUNT,
-        LinuxNamespaceType::Cgroup => Namespaces::CGROUP,
-        LinuxNamespaceType::Uts => Namespaces::UTS,
-        LinuxNamespaceType::Ipc => Namespaces::IPC,
-        LinuxNamespaceType::User => Namespaces::USER,
-        LinuxNamespaceType::Pid => Namespaces::PID,
-        LinuxNamespaceType::Network => Namespaces::NETWORK,
-        LinuxNamespaceType::Time => Namespaces::TIME,
-    }
-}
-
-fn mount(spec: &oci_spec::runtime::Mount) -> Result<Mount, Error> {
-    let options = Options::parse(spec.options().as_deref().unwrap_or_default());
-    let destination = Path::new("/").join(spec.destination());
-    let typ = spec.typ().as_deref().unwrap_or("none");
-    let source = spec.source().clone().unwrap_or_default();
-    let kind = if options.bind.is_some() || typ == "bind" {
-        if source.as_os_str().is_empty() {
-            let message = format!("the bind mount at {} has no source", destination.display());
-            return Err(Error::invalid(message));
-        }
-        MountKind::Bind { source }
-    } else {
-        match typ {
-            "cgroup" | "cgroup2" => MountKind::Cgroup,
-            "none" => {
-                let message = format!("the mount at {} has no type", destination.display());
-                return Err(Error::invalid(message));
-            }
-            typ => MountKind::FileSystem {
-                typ: typ.to_owned(),
-                source: source.to_string_lossy().into_owned(),
-            },
-        }
-    };
-    Ok(Mount {
-        destination,
-        kind,
-        options,
-    })
-}
-
 /// The devices that every container has (OCI runtime specification, "Default Devices"), then
 /// those of the specification.
 fn devices(spec: &[LinuxDevice]) -> Result<Vec<Device>, Error> {
@@ -373,56 +283,6 @@ fn devices(spec: &[LinuxDevice]) -> Result<Vec<Device>, Error> {
 
 fn paths(spec: Option<&Vec<String>>) -> Vec<PathBuf> {
     spec.into_iter().flatten().map(PathBuf::from).collect()
-}
-
-/// Only what belongs to a namespace of the container's own: everything else would change the
-/// host, and Docker refuses it in the same words (runc `validate.go`).
-fn sysctls(
-    spec: Option<&std::collections::HashMap<String, String>>,
-    new: Namespaces,
-    join: &[(Namespaces, PathBuf)],
-) -> Result<Vec<(PathBuf, String)>, Error> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
-    let mut planned = Vec::new();
-    for (key, value) in spec.into_iter().flatten() {
-        let dotted = key.replace('/', ".");
-        let (namespace, name) =
-            if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-                (Namespaces::IPC, "ipc")
-            } else if dotted.starts_with("net.") {
-                (Namespaces::NETWORK, "net")
-            } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
-                (Namespaces::UTS, "uts")
-            } else {
-                let message = format!("sysctl {key:?} is not in a separate kernel namespace");
-                return Err(Error::invalid(message));
-            };
-        if !owns(namespace, new, join) {
-            let message = format!("sysctl {key:?} is not allowed in the hosts {name} namespace");
-            return Err(Error::invalid(message));
-        }
-        // With slashes given, dots are part of a name (`net/ipv4/conf/eth0.1/x`).
-        let path = if key.contains('/') {
-            key.clone()
-        } else {
-            key.replace('.', "/")
-        };
-        if path.split('/').any(|part| part == "..") {
-            return Err(Error::invalid(format!("sysctl {key:?} is malformed")));
-        }
-        planned.push((Path::new("sys").join(path), value.clone()));
-    }
-    planned.sort();
-    Ok(planned)
 }
 
 fn c_strings(what: &str, strings: &[String]) -> Result<Vec<CString>, Error> {

@@ -123,6 +123,29 @@ pub fn fork(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> io::Resul
     }
 }
 
+/// As [`fork`], but the child is the caller's sibling: a child of the caller's parent, who waits
+/// for it. Returns its pid, or `None` in the child.
+pub fn fork_sibling(namespaces: Namespaces) -> io::Result<Option<Pid>> {
+    // With CLONE_PARENT the signal at the end is the caller's own, and none may be named.
+    let mut args = CloneArgs {
+        flags: namespaces.0 | libc::CLONE_PARENT as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` is a valid clone_args of the size given and outlives the call. Without
+    // CLONE_VM and with a null stack the child runs on its own copy of our memory.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut args,
+            std::mem::size_of::<CloneArgs>(),
+        )
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
 /// Forks by clone(2), without a namespace or a pidfd, and returns the child's pid, or `None` in
 /// the child. For processes whose seccomp filter refuses clone3, as Docker's profile does. The
 /// caller should be single-threaded, as for [`fork`].

@@ -19,6 +19,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "bind",
     "defaults",
     "dev",
+    "idmap",
     "diratime",
     "exec",
     "loud",
@@ -68,7 +69,9 @@ const MOUNT_OPTIONS: &[&str] = &[
     "unbindable",
 ];
 
-const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "uts"];
+const NAMESPACES: &[&str] = &[
+    "cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts",
+];
 
 const SECCOMP_ACTIONS: &[&str] = &[
     "SCMP_ACT_ALLOW",
@@ -125,7 +128,7 @@ fn document() -> Value {
                 "v2": true,
                 "systemd": false,
                 "systemdUser": false,
-                "rdma": false,
+                "rdma": true,
             },
             "seccomp": {
                 "enabled": true,
@@ -138,7 +141,7 @@ fn document() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
         },
         "potentiallyUnsafeConfigAnnotations": [],
         "annotations": {},

@@ -39,6 +39,8 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// The cgroups are there; for each hierarchy what [`crate::cgroup::Join`] needs.
     Join(Vec<OwnedFd>),
+    /// The user namespace has its mappings.
+    Mapped,
     /// The runtime's hooks were run.
     GoOn,
     Start,
@@ -98,6 +100,10 @@ impl Channel {
         self.send(b'J', b"", descriptors)
     }
 
+    pub fn order_mapped(&self) -> io::Result<()> {
+        self.send(b'U', b"", &[])
+    }
+
     pub fn order_go_on(&self) -> io::Result<()> {
         self.send(b'G', b"", &[])
     }
@@ -130,6 +136,7 @@ impl Channel {
         match packet.first() {
             None => Ok(Order::Closed),
             Some(b'J') => Ok(Order::Join(descriptors)),
+            Some(b'U') => Ok(Order::Mapped),
             Some(b'G') => Ok(Order::GoOn),
             Some(b'S') => Ok(Order::Start),
             Some(_) => Err(io::ErrorKind::InvalidData.into()),

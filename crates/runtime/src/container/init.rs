@@ -20,8 +20,9 @@ use crate::cgroup::Layout;
 use crate::error::{Error, errno_words, io_words};
 use crate::hooks::{self, Point};
 use crate::plan::{MountKind, Plan};
-use crate::rootfs::{cgroups, devices, masks, mounts, path};
+use crate::rootfs::{cgroups, devices, file_systems, masks, mounts, path};
 use crate::seccomp::Filter;
+use crate::userns;
 
 /// What the parent opened for the child before it forked.
 pub(super) struct Inputs<'a> {
@@ -59,23 +60,25 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
     rustix::process::umask(Mode::empty());
     rustix::process::setsid().map_err(|e| internal("setsid", e))?;
     join(&inputs.join)?;
+    settle(plan, channel)?;
     names(plan)?;
     let mut cgroup = CgroupEntry {
         plan,
         entered: None,
     };
-    let console = build_root(&mut inputs, &mut cgroup, channel)?;
+    let (console, writable) = build_root(&mut inputs, &mut cgroup, channel)?;
     if let Some(hooked) = inputs.hooked.filter(Hooked::has_any_before_pivot) {
         cgroup.enter(channel)?;
         create_hooks(&hooked, &inputs, channel)?;
     }
+    // While the host's proc is there: a user namespace may only mount one if it sees one.
+    let proc = own_proc(plan)?;
     if inputs.no_pivot {
         mounts::move_root(inputs.root.as_fd())?;
     } else {
         mounts::pivot(inputs.root.as_fd())?;
     }
     let root = inputs.root.as_fd();
-    let proc = own_proc(plan)?;
     let proc = proc.as_ref().map(AsFd::as_fd);
     for (file, value) in &plan.sysctls {
         let file = file.to_string_lossy();
@@ -84,7 +87,7 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
     }
     masks::mask(root, &plan.masked)?;
     masks::read_only(root, &plan.read_only)?;
-    seal(root, plan)?;
+    seal(root, plan, &writable)?;
     cgroup.enter(channel)?;
     attach_stdio(inputs.stdio, console)?;
     process::finish(
@@ -98,9 +101,28 @@ fn go(mut inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infalli
             preserved: inputs.preserved,
             keyring: inputs.keyring,
             hooked: inputs.hooked,
+            has_user: plan.kinds.has_user(),
         },
         channel,
     )
+}
+
+/// Finds its place in the user namespace, and makes a time namespace in it. The offsets of the
+/// clocks are written while the file is still ours: it belongs to the root of whoever executed
+/// this program, and that of the user namespace is another.
+fn settle(plan: &Plan, channel: &Channel) -> Result<(), Error> {
+    if plan.kinds.maps.is_some() && !matches!(channel.order(), Ok(Order::Mapped)) {
+        // Nobody wants this container any more.
+        exit_now(1);
+    }
+    if plan.kinds.new.contains(Namespaces::TIME) {
+        userns::enter_new_time(&plan.kinds.time_offsets)
+            .map_err(|e| Error::invalid(format!("make the time namespace: {}", io_words(&e))))?;
+    }
+    if plan.kinds.has_user() {
+        userns::become_root()?;
+    }
+    Ok(())
 }
 
 /// The runtime runs its hooks, and then we run ours, in our namespaces and in the root file
@@ -181,7 +203,7 @@ impl CgroupEntry<'_> {
                     enter_door(descriptor.as_fd())?;
                 }
             }
-            if self.plan.new.contains(Namespaces::CGROUP) {
+            if self.plan.kinds.new.contains(Namespaces::CGROUP) {
                 clone::unshare(Namespaces::CGROUP).map_err(|e| {
                     Error::internal(format!("unshare cgroup namespace: {}", io_words(&e)))
                 })?;
@@ -205,42 +227,44 @@ pub(super) fn enter_door(door: BorrowedFd<'_>) -> Result<(), Error> {
         .map_err(|e| internal("enter cgroup", e))
 }
 
-/// Everything before the pivot. Returns the terminal's slave.
+/// Everything before the pivot. Returns the terminal's slave, and the mounts that get read-only
+/// when all is in them.
 fn build_root(
     inputs: &mut Inputs<'_>,
     cgroup: &mut CgroupEntry<'_>,
     channel: &Channel,
-) -> Result<Option<OwnedFd>, Error> {
+) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), Error> {
     let plan = inputs.plan;
     let root = inputs.root.as_fd();
     let place = inputs.hooked.and_then(|hooked| hooked.rootfs);
     mounts::attach_root(root, place)?;
     let sources = std::mem::take(&mut inputs.sources);
+    let mut writable = Vec::new();
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         match mount.kind {
             MountKind::Cgroup => {
                 cgroups::apply(root, mount, inputs.layout, cgroup.enter(channel)?)?
             }
-            MountKind::Bind { .. } | MountKind::FileSystem { .. } => {
-                mounts::apply(root, mount, source.as_ref())?;
+            MountKind::Bind { .. } | MountKind::Again | MountKind::FileSystem { .. } => {
+                writable.extend(mounts::apply(root, mount, source.as_ref())?);
             }
         }
     }
-    if plan.owns_dev() {
+    if plan.fills_dev() {
         devices::make(root, &plan.devices)?;
     }
     let super::Stdio::Terminal { size } = inputs.stdio else {
-        return Ok(None);
+        return Ok((None, writable));
     };
     let console = Console::open(root, size)?;
-    if plan.owns_dev() {
+    if plan.fills_dev() {
         devices::console(root, console.slave.as_fd())
             .map_err(|e| internal("error setting up /dev/console", e))?;
     }
     channel
         .report_console(console.master.as_fd())
         .map_err(|e| Error::internal(format!("send console: {}", io_words(&e))))?;
-    Ok(Some(console.slave))
+    Ok((Some(console.slave), writable))
 }
 
 /// A proc file system of our own, never attached: nothing that the container mounts below /proc
@@ -248,27 +272,30 @@ fn build_root(
 fn own_proc(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
     let process = &plan.process;
     let needed = !plan.sysctls.is_empty()
-        || process.oom_score_adj.is_some()
+        || process.oom_score_adj.is_some() && !plan.kinds.has_user()
         || process.apparmor.is_some()
         || process.selinux.is_some();
     needed
         .then(|| {
-            mounts::new_file_system("proc", "proc", &[], 0).map_err(|e| internal("mount proc", e))
+            file_systems::detached("proc", "proc", &[], 0).map_err(|e| internal("mount proc", e))
         })
         .transpose()
 }
 
-/// Read-only root and /dev, and the root's propagation.
-fn seal(root: BorrowedFd<'_>, plan: &Plan) -> Result<(), Error> {
-    let dev = plan
-        .mounts
-        .iter()
-        .rfind(|mount| mount.destination == Path::new("/dev"));
-    if plan.owns_dev() && dev.is_some_and(|dev| dev.options.read_only()) {
-        masks::seal(root, Path::new("/dev"))?;
+/// Read-only mounts and root, and the root's propagation.
+fn seal(root: BorrowedFd<'_>, plan: &Plan, writable: &[OwnedFd]) -> Result<(), Error> {
+    for mount in writable {
+        masks::seal(mount.as_fd())
+            .map_err(|e| Error::internal(format!("set a mount read-only: {}", io_words(&e))))?;
     }
     if plan.read_only_root {
-        masks::seal(root, Path::new("/"))?;
+        let place = path::locate(root, Path::new("/")).map_err(|e| internal("open /", e))?;
+        masks::seal(place.as_fd()).map_err(|e| {
+            Error::internal(format!(
+                "error setting rootfs as readonly: {}",
+                io_words(&e)
+            ))
+        })?;
     }
     if let Some((propagation, recursive)) = plan.root_propagation {
         let change = Change {

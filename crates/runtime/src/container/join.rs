@@ -10,9 +10,9 @@ use super::channel::Channel;
 use super::{Console, Stdio, init, process};
 use crate::error::{Error, io_words};
 use crate::plan;
-use crate::rootfs::mounts;
 use crate::scheduling::bind;
 use crate::seccomp::Filter;
+use crate::userns;
 
 pub(super) struct Inputs<'a> {
     pub process: &'a plan::Process,
@@ -46,8 +46,21 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
     }
     // A cpuset that is entered sets the processors anew.
     scheduling.last_cpus.as_deref().map_or(Ok(()), bind)?;
+    let has_user = inputs.namespaces.contains(Namespaces::USER);
+    let process = inputs.process;
+    let written = (process.oom_score_adj.is_some() && !has_user)
+        || process.apparmor.is_some()
+        || process.selinux.is_some();
+    // The host's, which nothing of the container covers; its links lead to whoever follows them.
+    let proc = written
+        .then(|| rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
+        .transpose()
+        .map_err(|e| internal("open /proc", &e.into()))?;
     // All at once, so that the order of the namespaces is the kernel's matter.
     clone::setns(inputs.target, inputs.namespaces).map_err(|e| internal("join namespaces", &e))?;
+    if has_user {
+        userns::become_root()?;
+    }
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| internal("open /", &e.into()))?;
     let console = match inputs.stdio {
@@ -61,13 +74,6 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
         Stdio::Inherit | Stdio::Descriptors { .. } => None,
     };
     init::attach_stdio(inputs.stdio, console)?;
-    let proc = match &inputs.process {
-        p if p.oom_score_adj.is_some() || p.apparmor.is_some() || p.selinux.is_some() => Some(
-            mounts::new_file_system("proc", "proc", &[], 0)
-                .map_err(|e| internal("mount proc", &e.into()))?,
-        ),
-        _ => None,
-    };
     let proc = proc.as_ref().map(AsFd::as_fd);
     process::finish(
         &process::Final {
@@ -80,21 +86,24 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
             preserved: inputs.preserved,
             keyring: inputs.keyring,
             hooked: None,
+            has_user,
         },
         channel,
     )
 }
 
 /// The namespaces in which the container differs from us: one that it shares need not be joined,
-/// and a user namespace of our own cannot be.
+/// and a user namespace of our own cannot be. A kernel may lack a kind.
 pub(super) fn foreign_namespaces(pid: rustix::process::Pid) -> Result<Namespaces, Error> {
-    const KINDS: [(&str, Namespaces); 6] = [
+    const KINDS: [(&str, Namespaces); 8] = [
         ("mnt", Namespaces::MOUNT),
         ("pid", Namespaces::PID),
         ("net", Namespaces::NETWORK),
         ("ipc", Namespaces::IPC),
         ("uts", Namespaces::UTS),
         ("cgroup", Namespaces::CGROUP),
+        ("user", Namespaces::USER),
+        ("time", Namespaces::TIME),
     ];
     let number = |who: &str, kind: &str| {
         rustix::fs::stat(Path::new("/proc").join(who).join("ns").join(kind)).map(|stat| stat.st_ino)
@@ -102,13 +111,16 @@ pub(super) fn foreign_namespaces(pid: rustix::process::Pid) -> Result<Namespaces
     let pid = pid.as_raw_nonzero().to_string();
     let mut foreign = Namespaces::empty();
     for (kind, flag) in KINDS {
+        let Ok(ours) = number("self", kind) else {
+            continue;
+        };
         let theirs = number(&pid, kind).map_err(|_| {
             Error::new(
                 crate::error::ErrorKind::NotRunning,
                 "cannot exec in a stopped container",
             )
         })?;
-        if number("self", kind).ok() != Some(theirs) {
+        if ours != theirs {
             foreign |= flag;
         }
     }

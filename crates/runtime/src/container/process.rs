@@ -15,7 +15,7 @@ use berth_sys::caps::{self, CapSet, Sets};
 use berth_sys::exec::{self, CStrings};
 use rustix::fs::{Access, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::process::Rlimit;
+use rustix::process::{Pid, Rlimit};
 
 use super::channel::{Channel, Order};
 use super::spawn::Hooked;
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, errno_words, io_words};
 use crate::hooks::{self, Point};
 use crate::plan::Process;
 use crate::rootfs::path::{self, Leaf};
-use crate::rootfs::{devices, mounts};
+use crate::rootfs::{devices, file_systems};
 use crate::seccomp::Filter;
 
 /// A process that is ready to execute its command.
@@ -53,6 +53,8 @@ pub(super) struct Final<'a> {
     /// The container's id, unless the process stays in the caller's session keyring.
     pub keyring: Option<&'a str>,
     pub hooked: Option<Hooked<'a>>,
+    /// In a user namespace the caller sets what needs the host's root.
+    pub has_user: bool,
 }
 
 /// From the container's root to the command. Never returns, and so drops nothing: every
@@ -133,8 +135,10 @@ fn prepare(last: &Final<'_>, channel: &Channel) -> Result<Prepared, Error> {
     process.scheduling.apply()?;
     labels(process, proc)?;
     let caps = clamp(process, channel);
-    limits(process)?;
-    oom_score(process, proc, channel)?;
+    if !last.has_user {
+        limits(process, None)?;
+        oom_score(process, proc, channel)?;
+    }
     working_directory(root, &process.cwd)?;
     let env = switch_user(process, root, caps.as_ref())?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
@@ -238,7 +242,7 @@ pub(super) fn write_proc(
     let proc = match proc {
         Some(proc) => proc,
         None => {
-            own = mounts::new_file_system("proc", "proc", &[], 0)?;
+            own = file_systems::detached("proc", "proc", &[], 0)?;
             own.as_fd()
         }
     };
@@ -284,14 +288,15 @@ fn clamp(process: &Process, channel: &Channel) -> Option<Caps> {
     Some(clamped)
 }
 
-fn limits(process: &Process) -> Result<(), Error> {
+/// Sets the limits of this process, or of another one.
+pub(super) fn limits(process: &Process, pid: Option<Pid>) -> Result<(), Error> {
     for limit in &process.rlimits {
         let value = |value: u64| (value != u64::MAX).then_some(value);
         let new = Rlimit {
             current: value(limit.soft),
             maximum: value(limit.hard),
         };
-        rustix::process::setrlimit(limit.resource, new).map_err(|errno| {
+        rustix::process::prlimit(pid, limit.resource, new).map_err(|errno| {
             let (number, reason) = (limit.number, errno_words(errno));
             Error::invalid(format!("error setting rlimits for ready process: error setting rlimit type {number}: {reason}"))
         })?;
@@ -318,6 +323,18 @@ fn oom_score(
             "unable to set oom_score_adj: {}",
             io_words(&error)
         ))),
+    }
+}
+
+/// As [`oom_score`], of a process in a user namespace, which may not touch the file itself.
+pub(super) fn oom_score_of(pid: Pid, score: i32) -> Result<(), Error> {
+    let file = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    match std::fs::write(file, score.to_string()) {
+        Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => Err(Error::internal(
+            format!("unable to set oom_score_adj: {}", io_words(&error)),
+        )),
+        // Lower than our own needs CAP_SYS_RESOURCE, which a nested root lacks.
+        _ => Ok(()),
     }
 }
 
@@ -359,7 +376,14 @@ fn switch_user(
     {
         env.push(home);
     }
-    own_stdio(uid);
+    own_stdio(
+        [
+            rustix::stdio::stdin(),
+            rustix::stdio::stdout(),
+            rustix::stdio::stderr(),
+        ],
+        uid,
+    );
     let fail = |what: &str, errno| {
         Error::internal(format!(
             "unable to setup user: {what}: {}",
@@ -396,12 +420,8 @@ fn errno(error: &std::io::Error) -> Errno {
 }
 
 /// Gives the standard descriptors to the user, so that /dev/stdout can be opened again.
-fn own_stdio(uid: u32) {
-    for fd in [
-        rustix::stdio::stdin(),
-        rustix::stdio::stdout(),
-        rustix::stdio::stderr(),
-    ] {
+pub(super) fn own_stdio(descriptors: [BorrowedFd<'_>; 3], uid: u32) {
+    for fd in descriptors {
         if let Ok(stat) = rustix::fs::fstat(fd)
             && stat.st_uid != uid
             && !devices::is_null(fd)

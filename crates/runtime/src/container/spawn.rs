@@ -5,19 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_sys::clone::{self, Fork, Namespaces};
+use berth_sys::clone::{Fork, Namespaces};
 use oci_spec::runtime::{Hooks, LinuxSeccomp};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Pid};
 
 use super::channel::{self, Channel, Report};
-use super::{Container, CreateRequest, Created, Lifetime, Rootfs, init};
+use super::{Container, CreateRequest, Created, Lifetime, Rootfs, Stdio, birth, init, process};
 use crate::cgroup::{Cgroup, Layout};
 use crate::error::{Error, errno_words, io_words};
 use crate::hooks::{self, Point, Subject};
 use crate::plan::{self, MountKind, Plan};
 use crate::rootfs::mounts;
 use crate::seccomp::Filter;
+use crate::userns;
 
 /// Where a failure happened; runc words it differently.
 pub(super) enum Failure {
@@ -39,9 +40,12 @@ pub(super) fn spawn(
     let filter = filter(plan::seccomp(request.spec))?;
     let layout = Layout::host()?;
     let root = root(&request.rootfs)?;
-    let sources = mounts::open_sources(plan)?;
-    let join = namespaces(plan, request.netns)?;
-    undumpable()?;
+    let (sources, join) = {
+        // What is forked for their mappings must not be looked into either.
+        undumpable()?;
+        namespaces(plan, request.netns)
+            .and_then(|join| Ok((mounts::open_sources(plan, &join)?, join)))?
+    };
     let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
     let is_v2 = matches!(layout, Layout::V2 { .. });
     let mut container = Unfinished {
@@ -56,21 +60,17 @@ pub(super) fn spawn(
         .entry()
         .map_err(|e| failed("open cgroup", &e))?;
     // A cgroup namespace is made later, when the process is in its cgroup, and one that is joined
-    // is not new. The pid namespace to join is this process's for its next child.
-    let new = plan
-        .new
-        .without(Namespaces::CGROUP)
-        .without(Namespaces::TIME);
-    let joined_pid = join
-        .iter()
-        .find(|(kind, _)| *kind == Namespaces::PID)
-        .map(|(_, fd)| fd);
+    // is not new.
+    let new = join.iter().fold(
+        (plan.kinds.new)
+            .without(Namespaces::CGROUP)
+            .without(Namespaces::TIME),
+        |new, (kind, _)| new.without(*kind),
+    );
     let outlives = request.lifetime == Lifetime::Own;
     let subject = subject(&request);
     let hooked = Hooked::of(plan, subject, &request.rootfs);
-    let fork = in_pid_namespace(joined_pid.map(AsFd::as_fd), || {
-        clone::fork(joined_new(new, &join), entry.as_ref().map(AsFd::as_fd))
-    });
+    let fork = birth::fork(new, &join, entry.as_ref().map(AsFd::as_fd));
     let (child, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
         Fork::Parent { child, pidfd } => (child, pidfd),
         Fork::Child => {
@@ -82,7 +82,11 @@ pub(super) fn spawn(
                     hold,
                     root,
                     sources,
-                    join,
+                    join: if birth::needs_go_between(new, &join) {
+                        Vec::new()
+                    } else {
+                        join
+                    },
                     layout,
                     filter: filter.as_deref(),
                     stdio: request.stdio,
@@ -100,6 +104,9 @@ pub(super) fn spawn(
     drop((theirs, entry, root, sources, join));
     container.pidfd = Some(pidfd);
     let mut left_out = Vec::new();
+    if plan.kinds.has_user() {
+        settle(plan, child, &request.stdio, &ours)?;
+    }
     // The child makes its mounts meanwhile.
     if !is_v2 {
         container.cgroup()?.make()?;
@@ -120,6 +127,9 @@ pub(super) fn spawn(
         None => Ok(()),
         Some(hooked) => hooked.before_pivot(child),
     })?;
+    if plan.kinds.has_user() {
+        process::limits(&plan.process, Some(child))?;
+    }
     warnings
         .extend((left_out.iter()).map(|what| format!("{what}: not in cgroup version 2, left out")));
     let (cgroup, pidfd) = container.finish()?;
@@ -134,6 +144,37 @@ pub(super) fn spawn(
             die_with_caller: !outlives,
         }),
     })
+}
+
+/// What a child in a user namespace cannot do for itself: its mappings, standard descriptors that
+/// its user may open again, and a place in the kernel's list of victims.
+fn settle(plan: &Plan, child: Pid, stdio: &Stdio, channel: &Channel) -> Result<(), Error> {
+    if let Some(maps) = &plan.kinds.maps {
+        userns::write_maps(child, maps)?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        process::oom_score_of(child, score)?;
+    }
+    if plan.kinds.maps.is_some() {
+        let told = channel.order_mapped();
+        // Should the child be gone, its report says why.
+        told.or_else(|e| match e.raw_os_error() {
+            Some(libc::EPIPE) => Ok(()),
+            _ => Err(failed("order to go on", &e)),
+        })?;
+    }
+    if let Stdio::Descriptors {
+        stdin,
+        stdout,
+        stderr,
+    } = stdio
+    {
+        let maps = userns::maps_of(child).map_err(|e| failed("read the mappings", &e))?;
+        if let Some(uid) = plan::host_id(&maps.uids, plan.process.uid) {
+            process::own_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()], uid);
+        }
+    }
+    Ok(())
 }
 
 fn subject<'a>(request: &CreateRequest<'a>) -> Option<Subject<'a>> {
@@ -250,7 +291,7 @@ fn namespaces(
     netns: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<(Namespaces, OwnedFd)>, Error> {
     let mut join = Vec::new();
-    for (kind, path) in &plan.join {
+    for (kind, path) in &plan.kinds.join {
         if *kind == Namespaces::NETWORK && netns.is_some() {
             continue;
         }
@@ -274,30 +315,6 @@ fn namespaces(
     Ok(join)
 }
 
-/// New namespaces, without those that are joined.
-fn joined_new(new: Namespaces, join: &[(Namespaces, OwnedFd)]) -> Namespaces {
-    join.iter().fold(new, |new, (kind, _)| new.without(*kind))
-}
-
-/// Forks a child into another pid namespace, by being its children's for a moment.
-pub(super) fn in_pid_namespace(
-    namespace: Option<BorrowedFd<'_>>,
-    fork: impl FnOnce() -> std::io::Result<Fork>,
-) -> std::io::Result<Fork> {
-    let Some(namespace) = namespace else {
-        return fork();
-    };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let own = rustix::fs::open("/proc/self/ns/pid", flags, Mode::empty())?;
-    clone::setns(namespace, Namespaces::PID)?;
-    let result = fork();
-    // The child cannot go back, and need not.
-    if !matches!(result, Ok(Fork::Child)) {
-        clone::setns(own.as_fd(), Namespaces::PID)?;
-    }
-    result
-}
-
 pub(super) fn undumpable() -> Result<(), Error> {
     let fail = |e| Error::internal(format!("set undumpable: {}", errno_words(e)));
     if rustix::process::dumpable_behavior().map_err(fail)? != DumpableBehavior::NotDumpable {
@@ -318,7 +335,9 @@ fn order_join(
         .mounts
         .iter()
         .any(|mount| mount.kind == MountKind::Cgroup);
-    if mounted && matches!(layout, Layout::V1(_)) && !plan.new.contains(Namespaces::CGROUP) {
+    // Without a cgroup namespace; of version 2 only a user namespace is refused a mount.
+    let bound = matches!(layout, Layout::V1(_)) || plan.kinds.has_user();
+    if mounted && bound && !plan.kinds.new.contains(Namespaces::CGROUP) {
         for directory in cgroup.directories() {
             let tree = mounts::clone_tree(&directory, false)
                 .map_err(|e| failed("clone cgroup", &e.into()))?;

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use berth_sys::mount::{Change, attr, setattr};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
-use super::mounts::{self, attach, new_file_system, place};
+use super::file_systems::detached;
+use super::mounts::{self, attach, place};
 use super::options::Data;
 use super::path::Leaf;
 use crate::cgroup::{Hierarchy, Layout};
@@ -15,7 +17,8 @@ use crate::plan::Mount;
 
 /// Mounts what the container shall see of its cgroup. `trees` are clones of the container's own
 /// directories, one for each hierarchy of version 1; with a cgroup namespace they are not needed,
-/// because a new mount shows the namespace's root.
+/// because a new mount shows the namespace's root; of version 2 they are what is bound where a new
+/// mount is refused (a user namespace without a cgroup namespace).
 pub(crate) fn apply(
     root: BorrowedFd<'_>,
     mount: &Mount,
@@ -27,13 +30,19 @@ pub(crate) fn apply(
     let attributes = mount.options.set | mount.options.recursive_set;
     match layout {
         Layout::V2 { .. } => {
-            let tree = new_file_system("cgroup2", "cgroup", &[], attributes).map_err(fail)?;
+            let tree = match (detached("cgroup2", "cgroup", &[], attributes), trees) {
+                (Err(Errno::PERM | Errno::BUSY), [tree, ..]) => {
+                    restrict(tree, attributes).map_err(fail)?;
+                    return attach(tree.as_fd(), place.as_fd()).map_err(fail);
+                }
+                (tree, _) => tree.map_err(fail)?,
+            };
             attach(tree.as_fd(), place.as_fd()).map_err(fail)
         }
         Layout::V1(hierarchies) => {
             let data = [Data::Value("mode".into(), "755".into())];
-            let tmpfs = new_file_system("tmpfs", "tmpfs", &data, attributes & !attr::RDONLY)
-                .map_err(fail)?;
+            let tmpfs =
+                detached("tmpfs", "tmpfs", &data, attributes & !attr::RDONLY).map_err(fail)?;
             attach(tmpfs.as_fd(), place.as_fd()).map_err(fail)?;
             for (index, hierarchy) in hierarchies.iter().enumerate() {
                 one(&tmpfs, hierarchy, trees.get(index), attributes).map_err(|errno| {
@@ -52,6 +61,14 @@ pub(crate) fn apply(
             Ok(())
         }
     }
+}
+
+fn restrict(tree: &OwnedFd, attributes: u64) -> rustix::io::Result<()> {
+    let change = Change {
+        set: attributes,
+        ..Change::default()
+    };
+    setattr(tree.as_fd(), change, true).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
 fn one(
@@ -73,13 +90,7 @@ fn one(
     )?;
     match tree {
         Some(tree) => {
-            let change = Change {
-                set: attributes,
-                ..Change::default()
-            };
-            setattr(tree.as_fd(), change, true).map_err(|e| {
-                rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO)
-            })?;
+            restrict(tree, attributes)?;
             attach(tree.as_fd(), place.as_fd())?;
         }
         None => {
@@ -96,7 +107,7 @@ fn one(
                     None => vec![Data::Flag(controller.clone())],
                 })
                 .collect();
-            let tree = new_file_system("cgroup", "cgroup", &data, attributes)?;
+            let tree = detached("cgroup", "cgroup", &data, attributes)?;
             attach(tree.as_fd(), place.as_fd())?;
         }
     }
@@ -104,7 +115,7 @@ fn one(
     for controller in hierarchy.controllers.iter().filter(|c| !c.contains('=')) {
         if Path::new(controller) != Path::new(name) {
             match rustix::fs::symlinkat(name, tmpfs, controller.as_str()) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
             }
         }

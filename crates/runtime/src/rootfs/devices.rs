@@ -20,10 +20,10 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-/// Makes nodes and links. The caller's umask must be 0. `host` clones nodes of the host where
-/// mknod is not allowed.
+/// Makes nodes and links. The caller's umask must be 0. Where mknod is not allowed, the host's
+/// nodes are bound.
 pub(crate) fn make(root: BorrowedFd<'_>, devices: &[Device]) -> Result<(), Error> {
-    let dev = path::locate(root, Path::new("/dev"))
+    let dev = path::locate_or_make(root, Path::new("/dev"), Leaf::Directory)
         .map_err(|e| Error::internal(format!("error creating device nodes: {}", errno_words(e))))?;
     for device in devices {
         node(root, &dev, device).map_err(|errno| {
@@ -78,10 +78,16 @@ fn node(root: BorrowedFd<'_>, dev: &OwnedFd, device: &Device) -> rustix::io::Res
     )
 }
 
-/// Without CAP_MKNOD: the host's node of the same path. Still in the old root, so the host's path
+/// Without CAP_MKNOD, or in a user namespace: the host's node of the same path. Still in the old root, so the host's path
 /// is the namespace's `/`, below the container's root that was put on top.
 fn bind(root: BorrowedFd<'_>, device: &Device) -> rustix::io::Result<()> {
     let tree = mounts::clone_tree(&device.path, false)?;
+    let stat = rustix::fs::fstat(&tree)?;
+    let is_it = FileType::from_raw_mode(stat.st_mode) == device.kind
+        && stat.st_rdev == makedev(device.major, device.minor);
+    if !is_it {
+        return Err(Errno::NODEV);
+    }
     let place = path::locate_or_make(root, &device.path, Leaf::File)?;
     mounts::attach(tree.as_fd(), place.as_fd())
 }

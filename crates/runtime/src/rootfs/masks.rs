@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::options::Data;
-use super::{devices, mounts, path};
+use super::{devices, file_systems, mounts, path};
 use crate::error::{Error, errno_words, io_words};
 
 /// Hides files behind /dev/null and directories behind one empty read-only tmpfs.
@@ -30,7 +30,7 @@ pub(crate) fn mask(root: BorrowedFd<'_>, masked: &[PathBuf]) -> Result<(), Error
                 None => {
                     let data = [Data::Value("nr_inodes".into(), "1".into())];
                     let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-                    mounts::new_file_system("tmpfs", "tmpfs", &data, attributes)
+                    file_systems::detached("tmpfs", "tmpfs", &data, attributes)
                 }
             },
             _ => {
@@ -77,19 +77,12 @@ pub(crate) fn read_only(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<(), E
 }
 
 /// Makes one mount read-only, without those below it.
-pub(crate) fn seal(root: BorrowedFd<'_>, path: &Path) -> Result<(), Error> {
-    let fail = |reason: String| {
-        Error::internal(format!(
-            "error setting rootfs as readonly: {}: {reason}",
-            path.display()
-        ))
-    };
-    let place = path::locate(root, path).map_err(|e| fail(errno_words(e)))?;
+pub(crate) fn seal(mount: BorrowedFd<'_>) -> std::io::Result<()> {
     let change = Change {
         set: attr::RDONLY,
         ..Change::default()
     };
-    setattr(place.as_fd(), change, false).map_err(|e| fail(io_words(&e)))
+    setattr(mount, change, false)
 }
 
 fn null_device(root: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {

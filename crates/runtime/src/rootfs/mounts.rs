@@ -8,18 +8,18 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use berth_sys::mount::{Change, Propagation, attr, setattr};
+use berth_sys::clone::Namespaces;
+use berth_sys::mount::{Change, Propagation, setattr};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::options::{Bind, Data};
+use super::file_systems;
+use super::options::Bind;
 use super::path::{self, Leaf};
 use crate::error::{Error, errno_words, io_words};
-use crate::plan::{Mount, MountKind, Plan};
+use crate::plan::{Idmap, Mount, MountKind, Plan};
+use crate::userns;
 
 /// Files of /proc that may be mounted over: what lxcfs and its kin tell differently, and nothing
 /// that decides about privileges. An image's volume anywhere else in /proc would stand between a
@@ -38,23 +38,53 @@ const EMULATED: [&str; 11] = [
     "/proc/uptime",
 ];
 
-/// Clones the bind sources, each a detached mount, in the order of the plan's mounts.
-pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>, Error> {
-    plan.mounts
-        .iter()
-        .map(|mount| match &mount.kind {
-            MountKind::Bind { source } => {
-                let recursive = mount.options.bind != Some(Bind::Single);
-                clone_tree(source, recursive).map(Some).map_err(|errno| {
-                    failed(
-                        mount,
-                        &format!("stat {}: {}", source.display(), errno_words(errno)),
-                    )
-                })
-            }
-            MountKind::Cgroup | MountKind::FileSystem { .. } => Ok(None),
-        })
-        .collect()
+/// Clones the bind sources, each a detached mount, in the order of the plan's mounts, and maps
+/// their ids. `join` are the namespaces that the container joins.
+pub(crate) fn open_sources(
+    plan: &Plan,
+    join: &[(Namespaces, OwnedFd)],
+) -> Result<Vec<Option<OwnedFd>>, Error> {
+    let open = |mount: &Mount| {
+        let MountKind::Bind { source } = &mount.kind else {
+            return Ok(None);
+        };
+        let recursive = mount.options.bind != Some(Bind::Single);
+        let tree = clone_tree(source, recursive).map_err(|errno| {
+            let reason = errno_words(errno);
+            failed(mount, &format!("stat {}: {reason}", source.display()))
+        })?;
+        if let Some(idmap) = &mount.idmap {
+            map_ids(plan, join, mount, idmap, tree.as_fd())?;
+        }
+        Ok(Some(tree))
+    };
+    plan.mounts.iter().map(open).collect()
+}
+
+fn map_ids(
+    plan: &Plan,
+    join: &[(Namespaces, OwnedFd)],
+    mount: &Mount,
+    idmap: &Idmap,
+    tree: BorrowedFd<'_>,
+) -> Result<(), Error> {
+    let made;
+    let joined = join.iter().find(|(kind, _)| *kind == Namespaces::USER);
+    let namespace = match (idmap.maps.as_ref().or(plan.kinds.maps.as_ref()), joined) {
+        (Some(maps), _) => {
+            made = userns::with_maps(maps)?;
+            &made
+        }
+        (None, Some((_, namespace))) => namespace,
+        (None, None) => return Err(failed(mount, "no mappings")),
+    };
+    berth_sys::mount::set_idmap(tree, namespace.as_fd(), idmap.recursive).map_err(|e| {
+        let reason = io_words(&e);
+        failed(
+            mount,
+            &format!("failed to set MOUNT_ATTR_IDMAP: {reason} (maybe the filesystem used doesn't support idmap mounts on this kernel?)"),
+        )
+    })
 }
 
 /// A detached copy of what is mounted at a path of the caller's namespace.
@@ -133,18 +163,21 @@ pub(crate) fn move_root(root: BorrowedFd<'_>) -> Result<(), Error> {
     rustix::process::chdir("/").map_err(failed)
 }
 
-/// Makes one mount that is not of a cgroup. `source` is what [`open_sources`] gave.
+/// Makes one mount that is not of a cgroup. `source` is what [`open_sources`] gave. Returns the
+/// mount if it is to be read-only when everything is in it.
 pub(crate) fn apply(
     root: BorrowedFd<'_>,
     mount: &Mount,
     source: Option<&OwnedFd>,
-) -> Result<(), Error> {
+) -> Result<Option<OwnedFd>, Error> {
     match (&mount.kind, source) {
-        (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source.as_fd()),
-        (MountKind::FileSystem { typ, source }, _) => {
-            let defer_read_only = mount.destination == Path::new("/dev");
-            file_system(root, mount, typ, source, defer_read_only)
+        (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source.as_fd()).map(|()| None),
+        (MountKind::Again, _) => {
+            let place = path::locate(root, &mount.destination)
+                .map_err(|errno| failed(mount, &errno_words(errno)))?;
+            set_attributes(mount, place.as_fd()).map(|()| None)
         }
+        (MountKind::FileSystem { typ, source }, _) => file_systems::mount(root, mount, typ, source),
         (MountKind::Bind { .. }, None) | (MountKind::Cgroup, _) => Err(failed(mount, "no source")),
     }
 }
@@ -172,7 +205,7 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: BorrowedFd<'_>) -> Result<(
         };
         let source = match &mount.kind {
             MountKind::Bind { source } => source.display().to_string(),
-            MountKind::Cgroup | MountKind::FileSystem { .. } => String::new(),
+            _ => String::new(),
         };
         // Words that Docker looks for ("not a directory") come from the errno.
         let (flags, errno) = ("MS_BIND|MS_REC", errno_words(errno));
@@ -185,7 +218,7 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: BorrowedFd<'_>) -> Result<(
 }
 
 /// The option list of a bind: attributes are changed, those that are not named stay.
-fn set_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Error> {
+pub(super) fn set_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Error> {
     let options = &mount.options;
     let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
     let whole = Change {
@@ -208,94 +241,8 @@ fn set_attributes(mount: &Mount, tree: BorrowedFd<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-fn file_system(
-    root: BorrowedFd<'_>,
-    mount: &Mount,
-    typ: &str,
-    source: &str,
-    defer_read_only: bool,
-) -> Result<(), Error> {
-    if mount.options.tmpcopyup {
-        return Err(failed(mount, "tmpcopyup is not supported"));
-    }
-    let place = place(root, mount, Leaf::Directory)?;
-    let mut attributes = mount.options.set | mount.options.recursive_set;
-    if defer_read_only {
-        attributes &= !attr::RDONLY;
-    }
-    let tree = new_file_system(typ, source, &mount.options.data, attributes).map_err(|errno| {
-        failed(
-            mount,
-            &format!(
-                "mount src={source}, dst={}: {}",
-                mount.destination.display(),
-                errno_words(errno)
-            ),
-        )
-    })?;
-    if let Some((propagation, _)) = mount.options.propagation {
-        let change = Change {
-            propagation: Some(propagation),
-            ..Change::default()
-        };
-        setattr(tree.as_fd(), change, false).map_err(|e| failed(mount, &io_words(&e)))?;
-    }
-    attach(tree.as_fd(), place.as_fd()).map_err(|errno| failed(mount, &errno_words(errno)))
-}
-
-/// A new instance of a file system as a detached mount.
-pub(crate) fn new_file_system(
-    typ: &str,
-    source: &str,
-    data: &[Data],
-    attributes: u64,
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(typ, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let fs = context.as_fd();
-    if !source.is_empty() {
-        fsconfig_set_string(fs, "source", source)?;
-    }
-    for word in data {
-        match word {
-            Data::Flag(key) => fsconfig_set_flag(fs, key.as_str())?,
-            Data::Value(key, value) => fsconfig_set_string(fs, key.as_str(), value.as_str())?,
-        }
-    }
-    // Of a disk's file system the super block is read-only too; the kernel's own file systems
-    // share one super block with the host, which a mount of ours must not change.
-    if attributes & attr::RDONLY != 0 && !is_virtual(typ) {
-        fsconfig_set_flag(fs, "ro")?;
-    }
-    fsconfig_create(fs)?;
-    let attributes = u32::try_from(attributes).map_err(|_| Errno::INVAL)?;
-    fsmount(
-        fs,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::from_bits_retain(attributes),
-    )
-}
-
 fn is_on_proc(place: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(place).is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC)
-}
-
-fn is_virtual(typ: &str) -> bool {
-    matches!(
-        typ,
-        "tmpfs"
-            | "proc"
-            | "sysfs"
-            | "mqueue"
-            | "devpts"
-            | "cgroup"
-            | "cgroup2"
-            | "debugfs"
-            | "tracefs"
-            | "securityfs"
-            | "bpf"
-            | "devtmpfs"
-            | "overlay"
-    )
 }
 
 /// The destination, made when missing. The kernel's own file systems are only mounted on real
@@ -337,6 +284,7 @@ pub(crate) fn failed(mount: &Mount, reason: &str) -> Error {
     let source = match &mount.kind {
         MountKind::Bind { source } => source.display().to_string(),
         MountKind::Cgroup => "cgroup".to_owned(),
+        MountKind::Again => String::new(),
         MountKind::FileSystem { source, .. } => source.clone(),
     };
     let destination = mount.destination.display();

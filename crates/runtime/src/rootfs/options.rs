@@ -16,6 +16,10 @@ pub struct Options {
     pub propagation: Option<(Propagation, bool)>,
     /// Copy what the mount would hide into the new tmpfs.
     pub tmpcopyup: bool,
+    /// Map the ids of a bind's source; `true`: also of what is mounted below it.
+    pub idmap: Option<bool>,
+    /// Change what is mounted already.
+    pub remount: bool,
     /// Words that the file system itself understands.
     pub data: Vec<Data>,
 }
@@ -41,13 +45,14 @@ impl Options {
         options
     }
 
-    pub fn read_only(&self) -> bool {
-        (self.set | self.recursive_set) & attr::RDONLY != 0
-    }
-
     fn add(&mut self, word: &str) {
         match word {
-            "" | "defaults" | "async" | "loud" | "nomand" | "noiversion" => {}
+            // Words of mount(8), and flags of mount(2) that the kernel does not look at (any more).
+            "" | "defaults" | "async" | "loud" | "silent" | "mand" | "nomand" | "iversion"
+            | "noiversion" => {}
+            "idmap" => self.idmap = Some(false),
+            "ridmap" => self.idmap = Some(true),
+            "remount" => self.remount = true,
             "bind" => self.bind = Some(Bind::Single),
             "rbind" => self.bind = Some(Bind::Recursive),
             "tmpcopyup" => self.tmpcopyup = true,

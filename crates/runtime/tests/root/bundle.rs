@@ -14,6 +14,9 @@ use berth_runtime::rootfs::overlay::{self, Overlay};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+/// What root of a test's user namespace is on the host.
+pub const FIRST_ID: u32 = 100_000;
+
 /// A busybox root in a directory, a fresh overlay for each container, and the specification.
 pub struct Bundle {
     pub directory: tempfile::TempDir,
@@ -46,7 +49,7 @@ impl Bundle {
         for name in [
             "sh", "true", "cat", "id", "ls", "sleep", "mount", "echo", "stat", "kill", "env",
             "pwd", "grep", "mknod", "hostname", "unshare", "tty", "touch", "chmod", "readlink",
-            "ps", "nc", "dd", "head",
+            "ps", "nc", "dd", "head", "ln", "mkdir", "wc", "sort", "awk", "sync", "umount",
         ] {
             symlink("busybox", lower.join("bin").join(name)).unwrap();
         }
@@ -67,6 +70,33 @@ impl Bundle {
             init: false,
             id,
         }
+    }
+
+    /// Adds a namespace to the specification; with a path it is joined.
+    pub fn namespace(&mut self, kind: &str, path: Option<&str>) {
+        let list = self.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|namespace| namespace["type"] != kind);
+        list.push(match path {
+            Some(path) => json!({"type": kind, "path": path}),
+            None => json!({"type": kind}),
+        });
+    }
+
+    pub fn share(&mut self, kind: &str) {
+        let list = self.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        list.retain(|namespace| namespace["type"] != kind);
+    }
+
+    /// A user namespace whose ids are the host's from [`FIRST_ID`] on.
+    pub fn user_namespace(&mut self) {
+        self.namespace("user", None);
+        let maps = json!([{"containerID": 0, "hostID": FIRST_ID, "size": 65536}]);
+        self.spec["linux"]["uidMappings"] = maps.clone();
+        self.spec["linux"]["gidMappings"] = maps;
+    }
+
+    pub fn mount(&mut self, mount: Value) {
+        self.spec["mounts"].as_array_mut().unwrap().push(mount);
     }
 
     pub fn lower(&self) -> PathBuf {

@@ -11,6 +11,8 @@ mod command_line;
 mod containers;
 mod execs;
 mod failures;
+mod mounts;
+mod namespaces;
 mod security;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +42,8 @@ fn main() {
         containers::CLAIMS,
         execs::CLAIMS,
         failures::CLAIMS,
+        mounts::CLAIMS,
+        namespaces::CLAIMS,
         security::CLAIMS,
         command_line::CLAIMS,
     ]
