@@ -12,6 +12,11 @@ import socket
 import tarfile
 import time
 
+READY = b"ready"
+OBEDIENT = "trap 'exit 0' TERM; echo ready; sleep 10000 & wait"
+# How often a container's output is looked at.
+PATIENCE = 2000
+
 
 class Refused(Exception):
     """The engine answered with an error."""
@@ -109,6 +114,10 @@ class Api:
             headers[name.lower()] = value.strip()
         return int(lines[0].split()[1]), headers
 
+    def another(self):
+        """A connection of its own, for another thread."""
+        return Api(self.path)
+
     # What is measured.
 
     def ping(self):
@@ -125,6 +134,25 @@ class Api:
         code = json.loads(self.request("POST", f"/containers/{identity}/wait"))["StatusCode"]
         if code != 0:
             raise Refused(f"the container ended with {code}")
+
+    def create_obedient(self, network):
+        """A container that runs until SIGTERM comes, and then ends at once."""
+        return self.create(network, ["sh", "-c", OBEDIENT])
+
+    def await_obedience(self, identity):
+        """Waits until such a container's shell listens to the signal."""
+        for _ in range(PATIENCE):
+            if READY in self.request("GET", f"/containers/{identity}/logs?stdout=1"):
+                return
+            time.sleep(0.005)
+        raise Refused(f"{identity} does not begin")
+
+    def stop(self, identity):
+        self.request("POST", f"/containers/{identity}/stop")
+
+    def kill(self, identity):
+        self.request("POST", f"/containers/{identity}/kill")
+        self.request("POST", f"/containers/{identity}/wait")
 
     def remove(self, identity, force=False):
         self.request("DELETE", f"/containers/{identity}?force={int(force)}")
@@ -150,8 +178,8 @@ class Api:
         self.request("POST", "/images/load?quiet=1", archive, kind="application/x-tar")
 
 
-def busybox_archive():
-    """An image for `docker load`: this machine's static busybox, as Debian's package has it."""
+def busybox_layer():
+    """This machine's static busybox, as Debian's package has it, with what a root needs."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
@@ -165,7 +193,19 @@ def busybox_archive():
             tar.addfile(entry)
         _file(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
         _file(tar, "etc/group", b"root:x:0:\n")
-    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    return layer.getvalue()
+
+
+def unpack_busybox(directory):
+    """The same as a directory, for a runtime's bundle."""
+    with tarfile.open(fileobj=io.BytesIO(busybox_layer())) as tar:
+        tar.extractall(directory)
+
+
+def busybox_archive():
+    """The same as an image, for `docker load`."""
+    layer = busybox_layer()
+    digest = hashlib.sha256(layer).hexdigest()
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine),
         "os": "linux",
@@ -175,7 +215,7 @@ def busybox_archive():
     manifest = [{"Config": "config.json", "RepoTags": ["busybox:latest"], "Layers": ["layer.tar"]}]
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        _file(tar, "layer.tar", layer.getvalue())
+        _file(tar, "layer.tar", layer)
         _file(tar, "config.json", json.dumps(config).encode())
         _file(tar, "manifest.json", json.dumps(manifest).encode())
     return archive.getvalue()

@@ -1,4 +1,4 @@
-"""The two engines: each with roots of its own, in a network namespace of its own."""
+"""The engines: each with roots of its own, in a network namespace of its own."""
 
 import os
 import shutil
@@ -15,6 +15,10 @@ DEADLINE_S = 60
 PATIENCE_S = 3
 
 
+class NotStarted(Exception):
+    """An engine that cannot be measured here."""
+
+
 class Engine:
     name = ""
 
@@ -28,6 +32,7 @@ class Engine:
         subprocess.run(["ip", "netns", "add", self.netns], check=True)
         subprocess.run(["ip", "-n", self.netns, "link", "set", "lo", "up"], check=True)
         self.process = None
+        self.client = []
         self.log = open(os.path.join(self.work, "log"), "ab")
 
     def command(self):
@@ -47,7 +52,7 @@ class Engine:
             except OSError:
                 self.api.close()
                 if self.process.poll() is not None or time.perf_counter() - began > DEADLINE_S:
-                    raise SystemExit(f"bench: {self.name} does not start:\n{self.tail()}")
+                    raise NotStarted(f"{self.name} does not start:\n{self.tail()}") from None
                 time.sleep(0.0005)
 
     def stop(self):
@@ -105,6 +110,7 @@ class Berth(Engine):
     def __init__(self, work, binary):
         self.binary = binary
         super().__init__(work)
+        self.client = [binary, "-H", f"unix://{self.socket}"]
 
     def command(self):
         enter = ["nsenter", f"--net=/run/netns/{self.netns}", "--"]
@@ -117,44 +123,73 @@ class Berth(Engine):
         return words.stdout.strip()
 
 
-class Docker(Engine):
-    name = "Docker"
+class Peer(Engine):
+    """An engine from the peers' tree, which is the root of a mount namespace of its own."""
 
     def __init__(self, work):
         super().__init__(work)
         self.state = os.path.join(self.work, "state")
+        os.makedirs(self.state)
         self.holder = subprocess.Popen(
-            [os.path.join(HERE, "peer"), "hold", self._made(self.state)],
+            [os.path.join(HERE, "peer"), "hold", self.state],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         if self.holder.stdout.readline() != b"held\n":
             self.close()
-            raise SystemExit("bench: the peer's tree cannot be used as a root")
-        self.socket = os.path.join(self.state, "run", "docker.sock")
+            raise NotStarted("the peers' tree cannot be used as a root")
+        self.socket = os.path.join(self.state, "run", f"{self.name.lower()}.sock")
         self.api = Api(self.socket)
-        client = subprocess.run([os.path.join(HERE, "peer"), "client"], capture_output=True, check=True)
-        self.client = client.stdout.decode().splitlines()
 
-    @staticmethod
-    def _made(path):
-        os.makedirs(path)
-        return path
-
-    def command(self):
+    def inside(self, words):
         mount = f"--mount=/proc/{self.holder.pid}/ns/mnt"
         path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-        enter = ["nsenter", f"--net=/run/netns/{self.netns}", mount, "--", "env", path]
-        return enter + ["/usr/sbin/dockerd", "--host=unix:///run/docker.sock"]
+        return ["nsenter", f"--net=/run/netns/{self.netns}", mount, "--", "env", path] + words
 
     def version(self):
-        words = subprocess.run(self.client + ["--version"], capture_output=True, text=True, check=True)
-        return words.stdout.strip()
+        words = self.inside([self.name.lower(), "--version"])
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
     def close(self):
         super().close()
         self.holder.stdin.close()
         self.holder.wait()
+
+
+class Docker(Peer):
+    name = "Docker"
+
+    def __init__(self, work):
+        super().__init__(work)
+        words = subprocess.run([os.path.join(HERE, "peer"), "client"], capture_output=True, check=True)
+        self.words = words.stdout.decode().splitlines()
+        self.client = self.client_of(self)
+
+    def client_of(self, engine):
+        """The command line, for any engine that speaks its API."""
+        return self.words + ["-H", f"unix://{engine.socket}"]
+
+    def command(self):
+        return self.inside(["/usr/sbin/dockerd", "--host=unix:///run/docker.sock"])
+
+
+class Podman(Peer):
+    """Without a daemon; its API is served by a process that is started here."""
+
+    name = "Podman"
+    OPTIONS = ["--cgroup-manager=cgroupfs", "--events-backend=file", "--log-level=error"]
+
+    def __init__(self, work):
+        super().__init__(work)
+        self.client = self.inside(["podman", *self.OPTIONS])
+
+    @staticmethod
+    def is_there():
+        return subprocess.run([os.path.join(HERE, "peer"), "has", "podman"], check=False).returncode == 0
+
+    def command(self):
+        service = ["system", "service", "--time=0", "unix:///run/podman.sock"]
+        return self.client + service
 
 
 def remove(work):

@@ -1,252 +1,143 @@
-"""Measures both engines in turns and writes the table. Started by `bench/run`.
+"""Measures the engines in turns, and writes the table and the chart. Started by `bench/run`.
 
-Each measurement is done once by each engine in each round, the engines' order changing from
-round to round, so that what else the machine does meets all of them alike. The first round warms
-up and is not counted.
+What is measured stands in `topics`, one file each; how samples are taken in `table`.
 """
 
 import argparse
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
+import api
+import chart
 import engines
-from api import busybox_archive
+import topics
+from table import PAUSE_S, Table
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-RUNNING = 20
-# Between two measurements: what an engine does after its answer (both take away interfaces and
-# namespaces in the background) shall not be counted as the other's time.
-PAUSE_S = 0.15
-
-
-class Table:
-    """The samples of each measurement, by what was measured."""
-
-    def __init__(self):
-        self.samples = {}
-
-    def add(self, what, who, value):
-        self.samples.setdefault(what, {}).setdefault(who, []).append(value)
-
-    def median(self, what, who):
-        values = self.samples.get(what, {}).get(who)
-        return statistics.median(values) if values else None
-
-    def cell(self, what, who):
-        values = self.samples.get(what, {}).get(who)
-        if not values:
-            return ""
-        shown = [number(value) for value in (statistics.median(values), min(values), max(values))]
-        return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]}-{shown[2]})"
-
-    def ratio(self, what, who, peer):
-        ours, theirs = self.median(what, who), self.median(what, peer)
-        return f"{theirs / ours:.1f}" if ours and theirs else ""
-
-
-def number(value):
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def seconds(work):
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def interleaved(rounds, jobs):
-    """Runs all jobs once a round. The first round is told to be one to forget."""
-    for index in range(rounds + 1):
-        for job in jobs if index % 2 else reversed(jobs):
-            job(index > 0)
-            time.sleep(PAUSE_S)
-
-
-def cycles(table, engine, network):
-    def job(counts):
-        steps = engine.api.cycle(network)
-        if counts:
-            what = f"create+start+wait+rm, {network}"
-            table.add(what, engine.name, 1000 * sum(steps))
-            for step, took in zip(("create", "start", "wait", "rm"), steps):
-                table.add(f"{what}: {step}", engine.name, 1000 * took)
-
-    return job
-
-
-def command(table, what, who, words):
-    def run():
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    def job(counts):
-        took = seconds(run)
-        if counts:
-            table.add(what, who, 1000 * took)
-
-    return job
-
-
-def call(table, what, who, work):
-    def job(counts):
-        took = seconds(work)
-        if counts:
-            table.add(what, who, 1000 * took)
-
-    return job
-
-
-def client_lines(berth, docker):
-    """(column, words) of each client with each engine."""
-    if docker:
-        yield "Docker", docker.client + ["-H", f"unix://{docker.socket}"]
-        yield "docker on Berth", docker.client + ["-H", f"unix://{berth.socket}"]
-    yield "Berth", [berth.binary, "-H", f"unix://{berth.socket}"]
-
-
-def memory(table, engine):
-    time.sleep(1)
-    table.add("memory, nothing running", engine.name, engine.memory_mib())
-    running = [engine.api.create("bridge", ["sleep", "1000"]) for _ in range(RUNNING)]
-    for identity in running:
-        engine.api.start(identity)
-    time.sleep(1)
-    table.add(f"memory, {RUNNING} running", engine.name, engine.memory_mib())
-    for identity in running:
-        engine.api.remove(identity, force=True)
-
-
-def measure(table, rounds, berth, docker):
-    both = [engine for engine in (berth, docker) if engine]
-    archive = busybox_archive()
-    for engine in both:
-        engine.start()
-        engine.api.load(archive)
-
-    interleaved(rounds, [call(table, "_ping", e.name, e.api.ping) for e in both])
-    for network in ("bridge", "none"):
-        interleaved(rounds, [cycles(table, e, network) for e in both])
-
-    ready = {engine.name: engine.api.create("none", ["sleep", "1000"]) for engine in both}
-    for engine in both:
-        engine.api.start(ready[engine.name])
-    def execute(engine):
-        return lambda: engine.api.exec(ready[engine.name], ["true"])
-    interleaved(rounds, [call(table, "exec", e.name, execute(e)) for e in both])
-    for engine in both:
-        engine.api.remove(ready[engine.name], force=True)
-
-    some = max(3, rounds // 2)
-    clients = list(client_lines(berth, docker))
-    floor = [command(table, "CLI version", who, words + ["version"]) for who, words in clients]
-    interleaved(some, floor)
-    for network in ("bridge", "none", "host"):
-        run = ["run", "--rm", f"--network={network}", "busybox", "true"]
-        what = f"CLI run --rm, {network}"
-        interleaved(some, [command(table, what, who, words + run) for who, words in clients])
-
-    for engine in both:
-        memory(table, engine)
-        engine.stop()
-
-    def restart(engine):
-        def job(counts):
-            took = engine.start()
-            engine.stop()
-            if counts:
-                table.add("daemon start", engine.name, 1000 * took)
-
-        return job
-    interleaved(max(3, rounds // 4), [restart(engine) for engine in both])
-
-
-ROWS = [
-    ("API: create+start+wait+rm, bridge", "create+start+wait+rm, bridge"),
-    ("- of that create", "create+start+wait+rm, bridge: create"),
-    ("- of that start", "create+start+wait+rm, bridge: start"),
-    ("- of that wait", "create+start+wait+rm, bridge: wait"),
-    ("- of that rm", "create+start+wait+rm, bridge: rm"),
-    ("API: create+start+wait+rm, no network", "create+start+wait+rm, none"),
-    ("- of that start", "create+start+wait+rm, none: start"),
-    ("- of that wait", "create+start+wait+rm, none: wait"),
-    ("API: exec `true`, to the end of its output", "exec"),
-    ("API: `/_ping` (what measuring costs)", "_ping"),
-    ("CLI: `run --rm busybox true`, bridge", "CLI run --rm, bridge"),
-    ("CLI: the same, `--network none`", "CLI run --rm, none"),
-    ("CLI: the same, `--network host`", "CLI run --rm, host"),
-    ("CLI: `version` (what a client costs)", "CLI version"),
-    ("daemon: start to the first answer, no containers", "daemon start"),
-    ("memory (PSS) of the engine's processes, none running, MiB", "memory, nothing running"),
-    (f"the same, {RUNNING} running, MiB", f"memory, {RUNNING} running"),
+CHART = [
+    ("run --rm busybox true", "run --rm, bridge", "ms"),
+    ("the same, no network", "run --rm, none", "ms"),
+    ("create+start+wait+rm by the API", "cycle, bridge", "ms"),
+    ("exec", "exec", "ms"),
+    ("stop", "stop", "ms"),
+    ("each of 100 containers", "one: total", "ms"),
+    ("start of the daemon", "start, 0", "ms"),
+    ("memory, none running", "memory, 0", "MiB"),
+    ("memory, 50 running", "memory, 50", "MiB"),
 ]
 
 
-def report(table, rounds, versions):
-    model = "processor unknown"
+class Bench:
+    """What a topic is given."""
+
+    def __init__(self, options, work):
+        self.rounds = options.rounds or (5 if options.quick else 20)
+        self.quick = options.quick
+        self.table = Table()
+        self.engines = []
+        try:
+            self.berth = self._has(engines.Berth(work, os.environ["BERTH_BIN"]))
+            self.docker = None if options.no_peer else self._has(engines.Docker(work))
+            podman = not options.no_peer and engines.Podman.is_there()
+            self.podman = self._has(engines.Podman(work)) if podman else None
+        except BaseException:
+            self.close()
+            raise
+
+    def _has(self, engine):
+        self.engines.append(engine)
+        return engine
+
+    def start(self):
+        """Podman is left out where it does not run (its later versions want cgroup v2)."""
+        archive = api.busybox_archive()
+        for engine in list(self.engines):
+            try:
+                engine.start()
+                engine.api.load(archive)
+                engine.api.cycle("bridge")
+            except (engines.NotStarted, OSError, api.Refused) as error:
+                if engine is not self.podman:
+                    raise
+                print(f"bench: without Podman: {error}", file=sys.stderr)
+                self.engines.remove(engine)
+                self.podman = None
+                engine.close()
+
+    def close(self):
+        for engine in self.engines:
+            engine.close()
+
+
+def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as lines:
         models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = models[0] if models else platform.machine()
-    load = os.getloadavg()[0]
     cgroups = "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1 or hybrid"
+    return (
+        f"{time.strftime('%Y-%m-%d')}, Linux {platform.release()}, cgroup {cgroups}, "
+        f"{os.cpu_count()} processors ({models[0] if models else platform.machine()}), "
+        f"load {os.getloadavg()[0]:.1f} at the end"
+    )
+
+
+def report(bench, versions, chosen):
     lines = [
         "# Benchmark",
         "",
-        "Written by `bench/run`. Medians (range) in milliseconds, memory in MiB; the engines take",
-        f"turns, {rounds} rounds (half of that for the command lines), with a pause of "
-        f"{1000 * PAUSE_S:.0f} ms.",
-        "Ratio: Docker's median in ours. \"docker on Berth\" is the real docker client on our daemon.",
+        "Written by `bench/run`. Medians (range); the engines take turns, "
+        f"{bench.rounds} rounds (fewer",
+        f"where a round is long), with a pause of {1000 * PAUSE_S:.0f} ms. Ratio: the peer's median "
+        "in ours.",
         "",
-        f"- {time.strftime('%Y-%m-%d')}, Linux {platform.release()}, cgroup {cgroups}, "
-        f"{os.cpu_count()} processors ({model}), load {load:.1f}",
+        f"- {machine()}",
         *[f"- {version}" for version in versions],
-        "",
-        "| | Docker | Berth | ratio | docker on Berth | ratio |",
-        "|---|---|---|---|---|---|",
     ]
-    for title, what in ROWS:
-        if what not in table.samples:
-            continue
-        cells = [
-            title,
-            table.cell(what, "Docker"),
-            table.cell(what, "Berth"),
-            table.ratio(what, "Berth", "Docker"),
-            table.cell(what, "docker on Berth"),
-            table.ratio(what, "docker on Berth", "Docker"),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+    for topic in chosen:
+        lines += ["", f"## {topic.TITLE}", "", topic.NOTE, ""]
+        lines += bench.table.lines(topic.ROWS, ["Berth", *topic.COLUMNS])
     return "\n".join(lines) + "\n"
 
 
+def write(name, text):
+    with open(os.path.join(PROJECT, "docs", name), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def main():
+    names = {topic.__name__.rsplit(".", 1)[-1]: topic for topic in topics.ALL}
     parser = argparse.ArgumentParser(prog="bench/run")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--quick", action="store_true", help="few rounds; the docs are left alone")
+    parser.add_argument("--only", choices=names, action="append", help="one topic; may be repeated")
     parser.add_argument("--no-peer", action="store_true", help="Berth alone")
-    parser.add_argument("--no-write", action="store_true", help="leave docs/benchmark.md alone")
+    parser.add_argument("--no-write", action="store_true", help="leave the docs alone")
     options = parser.parse_args()
+    chosen = [topic for name, topic in names.items() if not options.only or name in options.only]
     work = tempfile.mkdtemp(prefix="berth-bench-")
-    table, made = Table(), []
+    bench = None
     try:
-        berth = engines.Berth(work, os.environ["BERTH_BIN"])
-        made.append(berth)
-        docker = None
-        if not options.no_peer:
-            docker = engines.Docker(work)
-            made.append(docker)
-        measure(table, options.rounds, berth, docker)
-        text = report(table, options.rounds, [engine.version() for engine in made])
+        bench = Bench(options, work)
+        bench.start()
+        for topic in chosen:
+            topic.measure(bench)
+        versions = [engine.version() for engine in bench.engines]
+        text = report(bench, versions, chosen)
+    except engines.NotStarted as error:
+        raise SystemExit(f"bench: {error}") from None
     finally:
-        for engine in made:
-            engine.close()
+        if bench:
+            bench.close()
         engines.remove(work)
     sys.stdout.write(text)
-    if not (options.no_write or options.no_peer):
-        with open(os.path.join(PROJECT, "docs", "benchmark.md"), "w", encoding="utf-8") as file:
-            file.write(text)
+    if options.only or options.quick or options.no_write or options.no_peer:
+        return
+    write("benchmark.md", text)
+    peers = [engine.name for engine in bench.engines[1:]]
+    caption = "Medians of one run of bench/run on one machine; shorter is better. See docs/benchmark.md."
+    write("benchmark.svg", chart.draw(bench.table, CHART, peers, caption))
 
 
 main()
