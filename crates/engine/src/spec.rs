@@ -78,6 +78,8 @@ pub struct Inputs<'a> {
     /// Below each hierarchy's root.
     pub cgroup: &'a str,
     pub default_ulimits: &'a [Ulimit],
+    /// Leave the seccomp profile out: it is the default one, which the keeper has.
+    pub omit_seccomp: bool,
     pub facts: &'a HostFacts,
 }
 
@@ -119,7 +121,10 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
     linux.set_devices(Some(devices::nodes(inputs.devices)));
     linux.set_masked_paths(host.masked_paths.clone());
     linux.set_readonly_paths(host.readonly_paths.clone());
-    linux.set_seccomp(security::seccomp(host)?);
+    linux.set_seccomp(match inputs.omit_seccomp {
+        true => None,
+        false => security::seccomp(host)?,
+    });
     linux.set_sysctl(Some(sysctls(host).collect()));
     linux.set_rootfs_propagation(mounts::rootfs_propagation(inputs.mounts));
     Ok(linux)

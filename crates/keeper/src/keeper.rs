@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -25,6 +26,7 @@ use crate::protocol::{
     Event, ExecState, ExitRecord, Failure, FailureKind, KeeperState, Launch, VERSION,
 };
 use berth_runtime::container::Container;
+use berth_runtime::seccomp::Filter;
 
 mod client;
 mod control;
@@ -62,8 +64,8 @@ struct Keeper {
     foreign: Option<Foreign>,
     /// Holds the overlay until the end has been reported: the last reference syncs the disk.
     mount: Option<OwnedFd>,
-    /// The container's filter in JSON, for execs; parsed it would take several times the memory.
-    seccomp: Option<Box<[u8]>>,
+    /// The container's filter, for execs.
+    filter: Option<Arc<Filter>>,
     log: Log,
     /// The log's failure has been told; once is enough until it works again.
     log_has_failed: bool,

@@ -50,6 +50,10 @@ pub struct Launch {
     /// The container's runtime directory; holds `keeper.sock`, `keeper.json` and `exit.json`.
     pub dir: PathBuf,
     pub spec: Box<Spec>,
+    /// The container has the default seccomp profile of the default capabilities, and the
+    /// specification leaves it out: the launcher has compiled it already, and it is most of a
+    /// specification's text. Never with `oci_runtime`.
+    pub default_seccomp: bool,
     /// Looked up in the container's own account files; overrides the specification's user.
     #[serde(default)]
     pub user: UserRequest,

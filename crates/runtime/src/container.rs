@@ -15,7 +15,7 @@ use std::path::Path;
 
 use berth_sys::clone::{self, Fork, Namespaces};
 
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process as ProcessSpec, Spec};
+use oci_spec::runtime::{LinuxResources, Process as ProcessSpec, Spec};
 use rustix::process::Pid;
 
 pub use crate::error::{Error, ErrorKind};
@@ -36,7 +36,7 @@ mod spawn;
 use channel::Channel;
 use console::Console;
 pub use console::resize;
-use spawn::{Failure, Unfinished, discard, failed, filter, launch, listen, undumpable};
+use spawn::{Failure, Unfinished, discard, failed, launch, listen, undumpable};
 
 /// What runc puts before the reason why a container was not created.
 const CREATE_FAILED: &str = "runc create failed: unable to start container process: ";
@@ -52,6 +52,8 @@ pub struct CreateRequest<'a> {
     pub spec: &'a Spec,
     pub rootfs: Rootfs<'a>,
     pub stdio: Stdio,
+    /// The compiled seccomp profile (see [`filter`]); the specification's is not looked at.
+    pub filter: Option<&'a Filter>,
     /// Used in place of the path of the specification's network namespace.
     pub netns: Option<BorrowedFd<'a>>,
     /// The container's cgroup below each hierarchy's root, for example `/berth/<id>`.
@@ -127,7 +129,7 @@ pub struct ExecRequest<'a> {
     pub process: &'a ProcessSpec,
     pub stdio: Stdio,
     /// The container's filter; an exec'd process gets the same.
-    pub seccomp: Option<&'a LinuxSeccomp>,
+    pub filter: Option<&'a Filter>,
     /// The specification of the container, whose personality and memory policy hold for all.
     pub spec: Option<&'a Spec>,
     /// How many of the caller's descriptors from 3 on the process gets.
@@ -144,7 +146,7 @@ impl<'a> ExecRequest<'a> {
         Self {
             process,
             stdio,
-            seccomp: None,
+            filter: None,
             spec: None,
             preserved: 0,
             keyring: None,
@@ -211,8 +213,13 @@ impl Exit {
 pub fn warm() {
     // Whoever needs one of them gets the error then.
     let _ = Layout::host();
-    let capabilities = crate::defaults::CAPABILITIES.iter().copied().collect();
-    let _ = Filter::cached(&crate::seccomp::default_profile(&capabilities));
+    let _ = Filter::built_in();
+}
+
+/// Compiles the specification's seccomp profile, if it has one.
+pub fn filter(spec: &Spec) -> Result<Option<Filter>, Error> {
+    let filter = plan::seccomp(spec).map(Filter::compile).transpose();
+    filter.map_err(|e| e.prefixed(CREATE_FAILED))
 }
 
 /// Makes the container's namespaces, cgroups, mounts and first process, up to the point where the
@@ -350,7 +357,6 @@ impl Container {
 
     fn join(&self, request: ExecRequest<'_>) -> Result<Process, Failure> {
         let process = plan::Process::new(request.process, request.spec)?;
-        let filter = filter(request.seccomp)?;
         let foreign = join::foreign_namespaces(self.pid)?;
         undumpable()?;
         let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
@@ -371,7 +377,7 @@ impl Container {
                         target: self.pidfd(),
                         namespaces: foreign.without(Namespaces::PID),
                         doors,
-                        filter: filter.as_deref(),
+                        filter: request.filter,
                         stdio: request.stdio,
                         die_with_parent: self.die_with_caller,
                         preserved: request.preserved,

@@ -11,7 +11,7 @@
 //! a foreign architecture is killed. x32 calls get ENOSYS (kernels of distributions lack x32).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use berth_sys::seccomp::{Instruction, flag};
 use oci_spec::runtime::{
@@ -124,19 +124,16 @@ impl Filter {
         })
     }
 
-    /// As [`Filter::compile`], remembering the last profile: a process that forks keepers compiles
-    /// the default profile once, for all of them.
-    pub fn cached(profile: &LinuxSeccomp) -> Result<Arc<Self>, Error> {
-        static LAST: Mutex<Option<(LinuxSeccomp, Arc<Filter>)>> = Mutex::new(None);
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, filter)) = &*last
-            && known == profile
-        {
+    /// The default profile with the default capabilities. A process that forks keepers compiles it
+    /// once, for all of them.
+    pub fn built_in() -> Result<Arc<Self>, Error> {
+        static BUILT_IN: OnceLock<Arc<Filter>> = OnceLock::new();
+        if let Some(filter) = BUILT_IN.get() {
             return Ok(filter.clone());
         }
-        let filter = Arc::new(Self::compile(profile)?);
-        *last = Some((profile.clone(), filter.clone()));
-        Ok(filter)
+        let capabilities = crate::defaults::CAPABILITIES.iter().copied().collect();
+        let filter = Self::compile(&default_profile(&capabilities))?;
+        Ok(BUILT_IN.get_or_init(|| Arc::new(filter)).clone())
     }
 
     /// Puts the filter in force for the calling thread.

@@ -26,6 +26,7 @@ use crate::network::Join;
 use crate::options::StartOptions;
 use crate::record::{Connected, Phase, Record};
 use crate::shared::Shared;
+use crate::spec::security::has_default_seccomp;
 use crate::spec::{self, Inputs};
 
 /// How long the end of the last run may take to sync the disk before a start goes on regardless.
@@ -292,6 +293,8 @@ impl Job {
         let devices = spec::devices::gather(&record.host)?;
         let cgroup = shared.cgroup(record);
         let config = self.named_config();
+        let other_runtime = shared.oci_runtime(record)?;
+        let default_seccomp = other_runtime.is_none() && has_default_seccomp(&record.host)?;
         let spec = spec::plan(&Inputs {
             config: &config,
             host: &record.host,
@@ -302,14 +305,15 @@ impl Job {
             ipc_of: self.joins.ipc,
             cgroup: &cgroup,
             default_ulimits: &shared.default_ulimits,
+            omit_seccomp: default_seccomp,
             facts: &shared.facts,
         })?;
-        let other_runtime = shared.oci_runtime(record)?;
         let launch = Launch {
             version: VERSION,
             id: id.to_owned(),
             dir: shared.config.runtime_dir(id),
             spec: Box::new(spec),
+            default_seccomp,
             user: UserRequest {
                 user: record.config.user.clone(),
                 groups: record.host.group_add.clone().unwrap_or_default(),

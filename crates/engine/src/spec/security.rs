@@ -96,6 +96,20 @@ pub fn seccomp(host: &HostConfig) -> Result<Option<LinuxSeccomp>> {
     }
 }
 
+/// Whether the filter is the one that every container has by default, with the default
+/// capabilities: [`berth_runtime::seccomp::Filter::built_in`].
+pub fn has_default_seccomp(host: &HostConfig) -> Result<bool> {
+    let is_built_in = match option(host, "seccomp") {
+        None => !host.privileged,
+        Some(word) => word == "builtin",
+    };
+    let capabilities = capabilities(host)?;
+    let defaults = berth_runtime::defaults::CAPABILITIES;
+    Ok(is_built_in
+        && capabilities.len() == defaults.len()
+        && defaults.iter().all(|it| capabilities.contains(it)))
+}
+
 pub fn no_new_privileges(host: &HostConfig) -> Result<bool> {
     let bare = host
         .security_opt
@@ -177,6 +191,29 @@ mod tests {
                 .unwrap()
                 .contains(&Capability::NetAdmin)
         );
+    }
+
+    #[test]
+    fn other_capabilities_are_another_filter() {
+        let check = |host: HostConfig| has_default_seccomp(&host).unwrap();
+        let words = |word: &str| Some([word.to_owned()].into_iter().collect::<StrSlice>());
+        assert!(check(HostConfig::default()));
+        assert!(!check(HostConfig {
+            cap_add: words("SYS_ADMIN"),
+            ..HostConfig::default()
+        }));
+        assert!(!check(HostConfig {
+            cap_drop: words("CHOWN"),
+            ..HostConfig::default()
+        }));
+        assert!(!check(HostConfig {
+            privileged: true,
+            ..HostConfig::default()
+        }));
+        assert!(!check(HostConfig {
+            security_opt: Some(vec!["seccomp=unconfined".to_owned()]),
+            ..HostConfig::default()
+        }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use oci_spec::runtime::{LinuxSeccomp, Process as ProcessSpec};
+use oci_spec::runtime::Process as ProcessSpec;
 use rustix::fs::{Mode, OFlags};
 
 use super::client::Client;
@@ -120,13 +120,9 @@ impl Keeper {
             stdout: options.is_some_and(|options| options.stdout),
             stderr: options.is_some_and(|options| options.stderr),
         };
-        let seccomp: Option<LinuxSeccomp> = match &self.seccomp {
-            None => None,
-            Some(json) => Some(serde_json::from_slice(json).map_err(|error| internal(&error))?),
-        };
         let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
         let request = ExecRequest {
-            seccomp: seccomp.as_ref(),
+            filter: self.filter.as_deref(),
             keyring: Some(&self.id),
             ..ExecRequest::new(spec, stdio)
         };

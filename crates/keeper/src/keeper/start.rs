@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
@@ -17,6 +18,7 @@ use crate::log::Log;
 use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
 use berth_runtime::container::{self, Container, CreateRequest, Created, Stdio};
 use berth_runtime::rootfs::overlay::{self, Overlay};
+use berth_runtime::seccomp::Filter;
 use berth_runtime::user;
 
 /// Starts the container, and tells `Started` or `StartFailed`.
@@ -30,8 +32,8 @@ pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keep
                 started_at_ns: keeper.started_at_ns,
             });
             keeper.connections.push(control);
-            keeper.settle(&launch);
             drop(launch);
+            keeper.settle();
             berth_sys::memory::trim();
             Some(keeper)
         }
@@ -78,7 +80,14 @@ fn try_start(
         stderr: true,
     };
     let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
-    let mut made = make(launch, mount.as_ref(), netns.as_ref(), stdio)?;
+    let filter = filter(launch)?;
+    let mut made = make(
+        launch,
+        mount.as_ref(),
+        netns.as_ref(),
+        stdio,
+        filter.as_deref(),
+    )?;
     let (console, warnings) = made.take();
     // The terminal's keeper's side exists before the command can write to it.
     let pid = made.container().pid().as_raw_nonzero().get();
@@ -103,7 +112,7 @@ fn try_start(
         dir: launch.dir.clone(),
         foreign,
         mount,
-        seccomp: None,
+        filter,
         log,
         log_has_failed: false,
         listener,
@@ -130,15 +139,7 @@ fn try_start(
 
 impl Keeper {
     /// What is left to do once the daemon knows that the container runs.
-    fn settle(&mut self, launch: &Launch) {
-        let seccomp = launch
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.seccomp().as_ref());
-        self.seccomp = seccomp
-            .and_then(|seccomp| serde_json::to_vec(seccomp).ok())
-            .map(Vec::into);
+    fn settle(&mut self) {
         if let Err(error) = files::write_state(&self.dir, &self.state()) {
             self.warn(&error);
         }
@@ -161,11 +162,23 @@ struct Other {
     console: Option<OwnedFd>,
 }
 
+/// The filter of the container and its execs. Another runtime compiles its own.
+fn filter(launch: &Launch) -> Result<Option<Arc<Filter>>, Failure> {
+    if launch.oci_runtime.is_some() {
+        return Ok(None);
+    }
+    if launch.default_seccomp {
+        return Ok(Some(Filter::built_in()?));
+    }
+    Ok(container::filter(&launch.spec)?.map(Arc::new))
+}
+
 fn make(
     launch: &Launch,
     mount: Option<&OwnedFd>,
     netns: Option<&OwnedFd>,
     stdio: Stdio,
+    filter: Option<&Filter>,
 ) -> Result<Made, Failure> {
     let Some(program) = &launch.oci_runtime else {
         let created = container::create(CreateRequest {
@@ -177,6 +190,7 @@ fn make(
                 (Rootfs::Overlay { .. }, None) => return Err(missing_fd()),
             },
             stdio,
+            filter,
             netns: netns.map(AsFd::as_fd),
             cgroup: &launch.cgroup,
             init: launch.init,

@@ -136,6 +136,7 @@ impl World {
             id: id.clone(),
             dir: dir.join("run"),
             spec: Box::new(spec(args, terminal)),
+            default_seccomp: false,
             user: UserRequest::default(),
             rootfs: Rootfs::Overlay {
                 lower: vec![self.dir.path().join("image")],

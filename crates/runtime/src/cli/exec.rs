@@ -8,7 +8,7 @@ use super::console::{Relay, Signals, hand_over};
 use super::life::{check_process, check_terminal, preserved, send_pidfd, stdio, write_pid};
 use super::state::{State, Status};
 use super::{Args, Call, io};
-use crate::container::ExecRequest;
+use crate::container::{self, ExecRequest};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn exec(call: &Call<'_>) -> Result<i32, Error> {
@@ -42,11 +42,12 @@ pub(super) fn exec(call: &Call<'_>) -> Result<i32, Error> {
     check_terminal(args, terminal, detach)?;
     let preserved = preserved(args, 0)?;
     let cgroups = sub_cgroups(args)?;
+    let filter = container::filter(&spec)?;
     let signals = (!detach).then(Signals::hold);
     let mut joined = state.container()?.exec(ExecRequest {
         process: &process,
         stdio: stdio(terminal, &process),
-        seccomp: spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()),
+        filter: filter.as_ref(),
         spec: Some(&spec),
         preserved,
         keyring: state.has_keyring.then_some(state.id.as_str()),

@@ -120,6 +120,7 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     pass_sockets(&mut spec, call.listen_fds);
     let cgroup = cgroup_path(&spec, id);
     let rootfs = rootfs(&spec, &bundle)?;
+    let filter = container::filter(&spec)?;
     let mut state = State::reserve(&call.root, id, &bundle, &spec, &cgroup)?;
     let keep_keyring = call.args.is_set("no-new-keyring");
     state.has_keyring = !keep_keyring;
@@ -129,6 +130,7 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
         spec: &spec,
         rootfs: Rootfs::Directory(&rootfs),
         stdio: process.map_or(Stdio::Inherit, |process| stdio(terminal, process)),
+        filter: filter.as_ref(),
         netns: None,
         cgroup: &cgroup,
         init: false,

@@ -3,10 +3,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 
 use berth_sys::clone::{Fork, Namespaces};
-use oci_spec::runtime::{Hooks, LinuxSeccomp};
+use oci_spec::runtime::Hooks;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Pid};
 
@@ -17,7 +16,6 @@ use crate::error::{Error, errno_words, io_words};
 use crate::hooks::{self, Point, Subject};
 use crate::plan::{self, MountKind, Plan};
 use crate::rootfs::mounts;
-use crate::seccomp::Filter;
 use crate::userns;
 
 /// Where a failure happened; runc words it differently.
@@ -37,7 +35,6 @@ pub(super) fn spawn(
     plan: &Plan,
     cgroup: Cgroup,
 ) -> Result<Created, Failure> {
-    let filter = filter(plan::seccomp(request.spec))?;
     let layout = Layout::host()?;
     let root = root(&request.rootfs)?;
     let (sources, join) = {
@@ -88,7 +85,7 @@ pub(super) fn spawn(
                         join
                     },
                     layout,
-                    filter: filter.as_deref(),
+                    filter: request.filter,
                     stdio: request.stdio,
                     die_with_parent: !outlives,
                     init: request.init,
@@ -262,10 +259,6 @@ pub(super) fn discard(pidfd: BorrowedFd<'_>) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let _ = berth_sys::pidfd::send_signal(pidfd, libc::SIGKILL);
     while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {}
-}
-
-pub(super) fn filter(profile: Option<&LinuxSeccomp>) -> Result<Option<Arc<Filter>>, Error> {
-    profile.map(Filter::cached).transpose()
 }
 
 /// The root file system as a mount that belongs to nobody yet.

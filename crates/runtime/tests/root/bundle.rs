@@ -127,6 +127,7 @@ impl Bundle {
             spec: &spec,
             rootfs: Rootfs::Mount(root.as_fd()),
             stdio,
+            filter: container::filter(&spec)?.as_ref(),
             netns: None,
             cgroup: &self.cgroup(),
             init: self.init,

@@ -39,11 +39,11 @@ fn process(bundle: &Bundle, args: &[&str]) -> Process {
 fn exec(container: &Container, bundle: &Bundle, args: &[&str]) -> Output {
     let (pipes, stdio) = Pipes::new();
     let spec: oci_spec::runtime::Spec = serde_json::from_value(bundle.spec.clone()).unwrap();
-    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let filter = container::filter(&spec).unwrap();
     let start = std::time::Instant::now();
     let process = container
         .exec(ExecRequest {
-            seccomp,
+            filter: filter.as_ref(),
             ..ExecRequest::new(&process(bundle, args), stdio)
         })
         .unwrap();
