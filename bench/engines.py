@@ -7,6 +7,7 @@ import subprocess
 import time
 
 from api import Api
+from cgroups import second_hierarchies
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # How long a daemon may take to answer, and to end.
@@ -182,6 +183,8 @@ class Podman(Peer):
     def __init__(self, work):
         super().__init__(work)
         self.client = self.inside(["podman", *self.OPTIONS])
+        for point in second_hierarchies():
+            subprocess.run(self.inside(["umount", point]), check=True)
 
     @staticmethod
     def is_there():

@@ -15,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
 from api import unpack_busybox
+from cgroups import second_hierarchies
 from table import OURS, Table, interleaved, timed
 
 TITLE = "The OCI runtime alone"
@@ -82,15 +83,6 @@ def measure(bench):
             bench.table.add("runtime run", who, value)
 
 
-def hide_second_hierarchy():
-    with open("/proc/self/mounts", encoding="utf-8") as lines:
-        mounts = [line.split() for line in lines]
-    if any(fields[2] == "cgroup" for fields in mounts):
-        for fields in mounts:
-            if fields[2] == "cgroup2":
-                subprocess.run(["umount", fields[1]], check=True)
-
-
 def works(words):
     """A runtime that is not there, or not able to run here, is left out."""
     try:
@@ -100,7 +92,8 @@ def works(words):
 
 
 def main(rounds, binary):
-    hide_second_hierarchy()
+    for point in second_hierarchies():
+        subprocess.run(["umount", point], check=True)
     table = Table()
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as bundle:
         unpack_busybox(os.path.join(bundle, "rootfs"))
