@@ -59,6 +59,11 @@ pub fn main(program: &str, words: &[String]) -> ExitCode {
     }
 }
 
+/// A launcher that is not the daemon's first one.
+pub fn launcher(cgroup: Option<&str>) -> ExitCode {
+    ExitCode::from(u8::try_from(run::launcher(cgroup)).unwrap_or(1))
+}
+
 fn fail(message: &str) -> ExitCode {
     eprintln!("{message}");
     ExitCode::FAILURE

@@ -23,6 +23,9 @@ const OWN_COMMANDS: &[(&str, &str)] = &[
     ),
 ];
 
+/// What the daemon calls itself by to replace its launcher.
+const LAUNCHER: &str = "daemon-launcher";
+
 fn main() -> ExitCode {
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let called = words.next().unwrap_or_default();
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         (_, Some("daemon")) => sealed(|| daemon::main("berth daemon", &args[1..])),
         ("berth-runtime" | "runc", _) => runtime(&called, 1),
         (_, Some("runtime")) => runtime("berth runtime", 2),
+        (_, Some(LAUNCHER)) => sealed(|| daemon::launcher(args.get(1).map(String::as_str))),
         (_, Some("demo")) => demo::main(&args[1..]),
         (_, Some(demo::SERVER)) => demo::serve(&args[1..]),
         _ => command_line("berth", args),

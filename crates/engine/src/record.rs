@@ -4,6 +4,7 @@
 //! the promise that the container exists; `container-states/<id>` is written at every start and
 //! end, and not synced: after a power failure no process is left whose state it could misreport.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -227,19 +228,33 @@ impl State {
     }
 }
 
-/// All containers of the store. A record that cannot be read is reported and left alone.
-pub fn load(store: &Store) -> Result<Vec<(Record, State)>> {
-    let mut containers = Vec::new();
+/// What [`load`] finds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub containers: Vec<(Record, State)>,
+    /// The ids of all records, also of those that cannot be read.
+    pub known: HashSet<Id>,
+}
+
+/// All containers of the store. A record that cannot be read is reported and left alone, with all
+/// that its container has.
+pub fn load(store: &Store) -> Result<Loaded> {
+    let mut loaded = Loaded::default();
     let mut after: Option<String> = None;
     loop {
         let page = store
             .range(RECORDS, after.as_deref(), PAGE, At::Latest)
             .context("read the containers' records")?;
         for item in &page.items {
+            let id = item
+                .key
+                .strip_prefix(RECORDS)
+                .and_then(|id| id.parse().ok());
+            loaded.known.extend(id);
             match serde_json::from_slice::<Record>(&item.value) {
                 Ok(record) => {
                     let state = load_state(store, &record.id)?;
-                    containers.push((record, state));
+                    loaded.containers.push((record, state));
                 }
                 Err(error) => {
                     tracing::error!(key = item.key, %error, "a container's record cannot be read");
@@ -248,7 +263,7 @@ pub fn load(store: &Store) -> Result<Vec<(Record, State)>> {
         }
         after = page.items.last().map(|item| item.key.clone());
         if !page.more {
-            return Ok(containers);
+            return Ok(loaded);
         }
     }
 }

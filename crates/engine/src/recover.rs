@@ -3,18 +3,20 @@
 //! ```text
 //!  record says   keeper answers      no keeper, exit.json      nothing
 //!  running       adopt it            fold the exit in          kill the cgroup, exit 137
-//!  otherwise     kill it: its start  –                         –
+//!  otherwise     kill it: its start  –                         kill the cgroup
 //!                was never answered
 //! ```
 //!
 //! All of this is done before the engine answers anybody.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_base::{Chain, Id};
 use berth_keeper::protocol::{ExitRecord, KeeperState};
 use berth_net::Endpoint;
+use berth_runtime::cgroup::Cgroup;
 
 use crate::container::{self, Beginning, Command};
 use crate::error::{Error, Result};
@@ -28,15 +30,17 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
     let loaded = loaded
         .await
         .unwrap_or_else(|_| Err(Error::internal("reading the records panicked")))?;
+    let cgroups = Arc::new(Cgroups::of(shared));
+    let known = loaded.known;
     let mut tasks = Vec::new();
-    for (record, state) in loaded {
+    for (record, state) in loaded.containers {
         // A name in two records can only come from a damaged store; the first one keeps it.
         if let Err(error) = shared.table.reserve(&record.name, &record.id) {
             tracing::error!(container = %record.id, %error, "its name is taken");
         }
-        let shared = shared.clone();
+        let (shared, cgroups) = (shared.clone(), cgroups.clone());
         tasks.push(scope.spawn("recover a container", async move {
-            let beginning = one(&shared, &record, state).await;
+            let beginning = one(&shared, &record, state, &cgroups).await;
             (record, beginning)
         }));
     }
@@ -46,7 +50,7 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
             found.push(pair);
         }
     }
-    sweep(shared, &found);
+    sweep(shared, &known, &cgroups);
     restore_network(shared, &found).await;
     let mut folding = Vec::new();
     for (record, beginning) in found {
@@ -64,7 +68,12 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
 }
 
 /// Finds out how one container is.
-async fn one(shared: &Arc<Shared>, record: &Record, mut state: State) -> Beginning {
+async fn one(
+    shared: &Arc<Shared>,
+    record: &Record,
+    mut state: State,
+    cgroups: &Cgroups,
+) -> Beginning {
     let directory = shared.config.runtime_dir(record.id.as_str());
     let keeper = match Keeper::reconnect(&directory).await {
         Ok(keeper) => keeper,
@@ -82,12 +91,19 @@ async fn one(shared: &Arc<Shared>, record: &Record, mut state: State) -> Beginni
         (Some((_, said)), false) if said.exited.is_none() => {
             tracing::info!(container = %record.id, "killed: its start was never answered");
             blocking(shared, record, |shared, record| {
-                kill_leftovers(shared, record)
+                kill_leftovers(&record.id, &shared.cgroup(record));
             })
             .await;
             not_running(shared, record, state)
         }
         (Some(_), false) => not_running(shared, record, state),
+        (None, false) if cgroups.may_have(record) => {
+            blocking(shared, record, |shared, record| {
+                kill_leftovers(&record.id, &shared.cgroup(record));
+            })
+            .await;
+            not_running(shared, record, state)
+        }
         (None, true) => {
             let since = state.started_at;
             let exit = blocking(shared, record, move |shared, record| {
@@ -192,27 +208,56 @@ async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
     }
 }
 
-/// Directories of containers that have no record: a create or a removal was interrupted.
-fn sweep(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
-    let known: HashSet<&str> = found.iter().map(|(record, _)| record.id.as_str()).collect();
-    let mut orphans: HashSet<Id> = HashSet::new();
-    for root in [&shared.config.data_root, &shared.config.exec_root] {
-        let Ok(entries) = std::fs::read_dir(root.join("containers")) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.parse::<Id>().ok())
-                && !known.contains(id.as_str())
-            {
-                orphans.insert(id);
-            }
+/// The cgroups that are there before anything is started.
+struct Cgroups {
+    ids: HashSet<Id>,
+    /// Only this instance has containers where they are.
+    own: bool,
+}
+
+impl Cgroups {
+    fn of(shared: &Shared) -> Self {
+        let config = &shared.config;
+        let directories =
+            Cgroup::new(&config.cgroup_parent).map_or_else(|_| Vec::new(), |it| it.directories());
+        let ids = directories.iter().flat_map(|directory| ids(directory));
+        Self {
+            ids: ids.collect(),
+            own: Path::new(&config.cgroup_parent).ends_with(&config.instance),
         }
     }
+
+    fn may_have(&self, record: &Record) -> bool {
+        self.ids.contains(&record.id) || !record.host.cgroup_parent.is_empty()
+    }
+}
+
+/// The entries of a directory that are named like containers.
+fn ids(directory: &Path) -> Vec<Id> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// What containers without a record have left: a create or a removal was interrupted.
+fn sweep(shared: &Arc<Shared>, known: &HashSet<Id>, cgroups: &Cgroups) {
+    let roots = [&shared.config.data_root, &shared.config.exec_root];
+    let directories = roots.map(|root| ids(&root.join("containers")));
+    let cgroups = cgroups.ids.iter().filter(|_| cgroups.own).cloned();
+    let orphans: HashSet<Id> = directories
+        .into_iter()
+        .flatten()
+        .chain(cgroups)
+        .filter(|id| !known.contains(id))
+        .collect();
     for id in orphans {
         tracing::info!(container = %id, "cleaning up after an interrupted operation");
         let shared = shared.clone();
         let scope = shared.scope.clone();
-        scope.spawn_blocking(move || shared.discard_now(&id));
+        scope.spawn_blocking(move || {
+            kill_leftovers(&id, &shared.config.cgroup(id.as_str()));
+            shared.discard_now(&id);
+        });
     }
 }

@@ -178,7 +178,7 @@ pub fn lost_keeper(shared: &Shared, record: &Record, started_at: Timestamp) -> E
     if let Some(exit) = exit_record(shared, record, started_at) {
         return exit;
     }
-    kill_leftovers(shared, record);
+    kill_leftovers(&record.id, &shared.cgroup(record));
     ExitRecord {
         code: 128 + crate::signal::KILL,
         signal: Some(crate::signal::KILL),
@@ -187,10 +187,10 @@ pub fn lost_keeper(shared: &Shared, record: &Record, started_at: Timestamp) -> E
     }
 }
 
-/// Kills every process in the container's cgroup, and removes that. Blocks.
-pub fn kill_leftovers(shared: &Shared, record: &Record) {
+/// Kills every process in a container's cgroup, and removes that. Blocks.
+pub fn kill_leftovers(id: &Id, cgroup: &str) {
     let kill = || -> std::result::Result<(), Box<dyn std::error::Error>> {
-        let cgroup = Cgroup::new(&shared.cgroup(record))?;
+        let cgroup = Cgroup::new(cgroup)?;
         cgroup.kill(crate::signal::KILL)?;
         // A frozen process dies only when it is thawed; without the controller none is frozen.
         cgroup.freeze(false).ok();
@@ -198,7 +198,7 @@ pub fn kill_leftovers(shared: &Shared, record: &Record) {
         Ok(())
     };
     if let Err(error) = kill() {
-        tracing::error!(container = %record.id, error = %Chain(&*error), "kill its processes");
+        tracing::error!(container = %id, error = %Chain(&*error), "kill its processes");
     }
 }
 

@@ -4,13 +4,19 @@
 //! allocated, leads a session and a cgroup of its own, and answers one request after another on
 //! one socket. Since a keeper is a fork of it without an `exec`, a keeper shares nearly all of
 //! its memory. The launcher ends when the daemon does (its socket closes); what it forked goes on.
+//!
+//! A launcher that was killed is replaced ([`Launcher::revived_by`]). By then the daemon has
+//! threads and cannot fork, so the new one is an execution of the binary that calls [`run`].
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, PoisonError};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_sys::fork::{self, Fork};
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::Deserialize;
 
 use crate::framing;
@@ -26,6 +32,8 @@ pub enum Error {
     Protocol(#[from] framing::Error),
     #[error("the launcher has ended")]
     Ended,
+    #[error("start another launcher")]
+    Revive(#[source] io::Error),
     #[error("{0}")]
     Refused(String),
 }
@@ -54,8 +62,12 @@ pub struct Config<'a> {
 pub fn fork(config: Config<'_>) -> Result<Launcher, Error> {
     let (ours, theirs) = UnixStream::pair().map_err(Error::Fork)?;
     match fork::fork().map_err(Error::Fork)? {
-        Fork::Parent { .. } => Ok(Launcher {
-            socket: Mutex::new(ours),
+        Fork::Parent { child } => Ok(Launcher {
+            process: Mutex::new(Process {
+                socket: ours,
+                pid: Pid::from_raw(child),
+            }),
+            revive: None,
         }),
         Fork::Child => {
             drop(ours);
@@ -152,31 +164,66 @@ impl Job {
     }
 }
 
+/// Makes another launcher that serves this socket, as a child of the caller; returns its id.
+type Revive = Box<dyn Fn(UnixStream) -> io::Result<Pid> + Send + Sync + UnwindSafe + RefUnwindSafe>;
+
 /// The daemon's end. One request is under way at a time; each takes well under a millisecond, so
 /// that also asynchronous callers may wait for it in place.
-#[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<UnixStream>,
+    process: Mutex<Process>,
+    revive: Option<Revive>,
+}
+
+#[derive(Debug)]
+struct Process {
+    socket: UnixStream,
+    /// Until it has been waited for.
+    pid: Option<Pid>,
 }
 
 impl Launcher {
+    /// Should the launcher end, `revive` makes another one.
+    #[must_use]
+    pub fn revived_by(
+        self,
+        revive: impl Fn(UnixStream) -> io::Result<Pid>
+        + Send
+        + Sync
+        + UnwindSafe
+        + RefUnwindSafe
+        + 'static,
+    ) -> Self {
+        Self {
+            revive: Some(Box::new(revive)),
+            ..self
+        }
+    }
+
     /// The daemon's end of the socket, for a client of its own.
     pub fn into_socket(self) -> OwnedFd {
-        self.socket
+        self.process
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner)
+            .socket
             .into()
+    }
+
+    /// Makes sure that there is a launcher, which tidies up when the daemon ends.
+    pub fn ensure(&self) -> Result<(), Error> {
+        self.living().map(drop)
     }
 
     /// Forks a keeper, and returns its process id. Whether the container starts is told on
     /// `control`'s other end. `attach` has one stream socket for each of `launch.attach`.
+    /// `None`: the launcher ended before it said whether it had forked; if it had not, `control`
+    /// is closed.
     pub fn launch(
         &self,
         launch: Launch,
         control: BorrowedFd<'_>,
         netns: Option<BorrowedFd<'_>>,
         attach: &[BorrowedFd<'_>],
-    ) -> Result<i32, Error> {
+    ) -> Result<Option<i32>, Error> {
         let launch = Launch {
             has_netns: netns.is_some(),
             ..launch
@@ -185,7 +232,10 @@ impl Launcher {
             .chain(netns)
             .chain(attach.iter().copied())
             .collect();
-        self.request(&LauncherRequest::Launch(Box::new(launch)), &fds)
+        match self.request(&LauncherRequest::Launch(Box::new(launch)), &fds) {
+            Err(Error::Ended) => Ok(None),
+            asked => asked.map(Some),
+        }
     }
 
     /// Forks a registered service, and returns its process id.
@@ -206,12 +256,74 @@ impl Launcher {
 
     fn request(&self, request: &LauncherRequest, fds: &[BorrowedFd<'_>]) -> Result<i32, Error> {
         let frame = framing::encode(request)?;
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        framing::send(&*socket, &frame, fds)?;
-        let (body, _) = framing::recv(&*socket)?.ok_or(Error::Ended)?;
+        let mut process = self.living()?;
+        if let Err(error) = framing::send(&process.socket, &frame, fds) {
+            // It ended in this moment, and cannot have read the whole request.
+            if self.revive.is_none() {
+                return Err(error.into());
+            }
+            process.await_end();
+            drop(process);
+            process = self.living()?;
+            framing::send(&process.socket, &frame, fds)?;
+        }
+        let body = match framing::recv(&process.socket) {
+            Ok(Some((body, _))) => body,
+            // With unread requests its end is a reset.
+            Ok(None) | Err(framing::Error::Io(_) | framing::Error::Closed) => {
+                return Err(Error::Ended);
+            }
+            Err(error) => return Err(error.into()),
+        };
         match framing::decode(&body)? {
             LauncherReply::Forked { pid } => Ok(pid),
             LauncherReply::Failed { message } => Err(Error::Refused(message)),
         }
+    }
+
+    /// The launcher; if it has ended, another one.
+    fn living(&self) -> Result<MutexGuard<'_, Process>, Error> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(revive) = &self.revive else {
+            return Ok(process);
+        };
+        if process.has_ended() {
+            let (ours, theirs) = UnixStream::pair().map_err(Error::Revive)?;
+            let pid = revive(theirs).map_err(Error::Revive)?;
+            *process = Process {
+                socket: ours,
+                pid: Some(pid),
+            };
+        }
+        Ok(process)
+    }
+}
+
+impl std::fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Launcher")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    /// Its socket is closed: it is about to end.
+    fn await_end(&mut self) {
+        if let Some(pid) = self.pid.take() {
+            // An error: it is nobody's child any more.
+            let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let Some(pid) = self.pid else { return true };
+        let waited = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::NOHANG));
+        // An error: it is nobody's child any more, so somebody has waited for it.
+        let ended = !matches!(waited, Ok(None));
+        if ended {
+            self.pid = None;
+        }
+        ended
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -22,6 +23,8 @@ pub struct Daemon {
     flags: Vec<String>,
     child: Option<Child>,
     machine: Machine,
+    /// What its names end with.
+    digits: String,
 }
 
 impl Daemon {
@@ -56,6 +59,7 @@ impl Daemon {
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             child: None,
             machine: Machine::new(marks),
+            digits: six.to_owned(),
         };
         daemon.spawn();
         daemon
@@ -120,6 +124,26 @@ impl Daemon {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the daemon runs").id()
+    }
+
+    /// The name of its cgroups and tables.
+    pub fn instance(&self) -> String {
+        format!("berth-{}", self.digits)
+    }
+
+    pub fn bridge(&self) -> String {
+        format!("br-{}", self.digits)
+    }
+
+    /// What the daemon's threads have used of processors so far.
+    pub fn processor_time(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let used = threads.flatten().filter_map(|thread| {
+            // Nanoseconds come first (Documentation/scheduler/sched-stats.rst).
+            let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            times.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(used.sum())
     }
 
     /// Ends it by a signal and waits.

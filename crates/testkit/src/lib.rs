@@ -7,13 +7,18 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod http;
 pub mod image;
 pub mod machine;
+pub mod random;
+pub mod registry;
 pub mod run;
 pub mod wait;
 
 pub use certificates::Certificates;
 pub use daemon::Daemon;
 pub use machine::Machine;
+pub use random::Random;
+pub use registry::Registry;
 pub use run::{Output, run, sh};
 pub use wait::until;

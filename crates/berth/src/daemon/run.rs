@@ -1,7 +1,9 @@
 //! Build, run, drain.
 
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use berth_net::address::{Cidr, Pool};
 use berth_net::{BridgeConfig, Firewall, Net};
 use berth_store::Store;
 use berth_tasks::Scope;
+use rustix::process::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -33,6 +36,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Threads for system calls that block. Idle ones end after some seconds.
 const BLOCKING_THREADS: usize = 64;
 const THREAD_STACK_BYTES: usize = 512 << 10;
+/// What the launcher can start beside keepers.
+const SERVICES: &[(&str, launcher::Service)] = &[("relay", relay)];
 
 pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -54,9 +59,10 @@ pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     // While this process has one thread and little memory: every keeper is a copy of it.
     let launcher = launcher::fork(launcher::Config {
         cgroup: Some(&keepers),
-        services: &[("relay", relay)],
+        services: SERVICES,
     })
-    .context("start the launcher")?;
+    .context("start the launcher")?
+    .revived_by(move |socket| another_launcher(socket, &keepers));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(workers())
@@ -110,6 +116,34 @@ fn leave_network(net: Arc<Net>, idle: bool) -> Result<()> {
     }
 }
 
+/// What becomes of `berth daemon-launcher CGROUP`, with the daemon's socket as its standard input.
+pub fn launcher(cgroup: Option<&str>) -> i32 {
+    // The launcher makes its standard input the null device.
+    match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(socket) => launcher::run(
+            UnixStream::from(socket),
+            launcher::Config {
+                cgroup,
+                services: SERVICES,
+            },
+        ),
+        Err(_) => 1,
+    }
+}
+
+/// In place of one that was killed.
+fn another_launcher(socket: UnixStream, cgroup: &str) -> std::io::Result<Pid> {
+    tracing::warn!("the launcher had ended; a new one was started");
+    let child = Command::new("/proc/self/exe")
+        .arg0("berth")
+        .args([crate::LAUNCHER, cgroup])
+        .stdin(OwnedFd::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(Pid::from_child(&child))
+}
+
 /// The relay's process: its one descriptor is its listening socket.
 fn relay(service: launcher::ServiceArgs) -> i32 {
     match service.fds.into_iter().next() {
@@ -153,7 +187,7 @@ impl Daemon {
             distribution,
             api,
             net,
-        } = self.build(&scope, launcher).await?;
+        } = self.build(&scope, launcher.clone()).await?;
         let connections = Scope::new();
         let mut servers = Vec::new();
         for listener in listeners {
@@ -191,6 +225,9 @@ impl Daemon {
         }
         let idle = !engine.has_running();
         drop((engine, api, distribution));
+        if let Err(error) = launcher.ensure() {
+            tracing::warn!(error = %berth_base::Chain(&error), "the keepers' cgroup stays behind");
+        }
         if let Some(net) = net {
             tokio::task::spawn_blocking(move || leave_network(net, idle)).await??;
         }

@@ -15,6 +15,7 @@ mod faults;
 mod hosts;
 mod images;
 mod isolation;
+mod kills;
 mod network;
 mod parity;
 mod refusals;

@@ -1,63 +1,10 @@
 //! Pulling from Debian's docker-registry, where another tool has pushed.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use berth_testkit::{Daemon, image, run, sh, until};
+use berth_testkit::{Daemon, Registry, run, sh, until};
 
 use crate::program;
-
-/// A registry on loopback with its own storage.
-struct Registry {
-    child: Child,
-    directory: std::path::PathBuf,
-    host: String,
-}
-
-impl Registry {
-    /// `extra` is YAML below `http:` or at the top.
-    fn start(port: u16, extra: &str) -> Self {
-        let directory =
-            std::env::temp_dir().join(format!("berth-registry-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}/data\nhttp:\n  addr: 127.0.0.1:{port}\n{}",
-            directory.display(),
-            extra.replace("DIR", directory.to_str().unwrap())
-        );
-        std::fs::write(directory.join("config.yml"), config).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(directory.join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            directory,
-            host: format!("127.0.0.1:{port}"),
-        }
-    }
-
-    fn push(&self, name: &str, as_name: &str, flags: &str) {
-        let line = format!(
-            "skopeo copy -q {flags} oci:{}:{name} docker://{}/{as_name}",
-            image::layout().display(),
-            self.host
-        );
-        until("the push succeeds", || {
-            (run(Command::new("bash").args(["-c", &line]), b"").code == 0).then_some(())
-        });
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        std::fs::remove_dir_all(&self.directory).unwrap();
-    }
-}
 
 #[test]
 fn redis_is_pulled_and_answers_a_real_client() {

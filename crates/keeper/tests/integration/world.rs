@@ -196,7 +196,7 @@ impl Container {
         let pid = launcher
             .launch(self.launch, theirs.as_fd(), None, &attach)
             .unwrap();
-        (Control::new(ours, dir), pid)
+        (Control::new(ours, dir), pid.unwrap())
     }
 
     /// Launches it and waits until it runs.
