@@ -78,10 +78,14 @@ impl Handle {
         }
     }
 
-    /// Sends the owner a command and waits for its answer.
+    /// Sends the owner a command and waits for its answer. A keeper that ends answers nothing any
+    /// more: then the container is not running.
     pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Error::no_such_container(self.id.as_str());
+        let gone = || match self.view().removed {
+            true => Error::no_such_container(self.id.as_str()),
+            false => Error::not_running(self.id.as_str()),
+        };
         self.mailbox
             .send(command(reply))
             .await

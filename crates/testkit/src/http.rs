@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// An answer that takes longer than this counts as hung.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -51,7 +51,7 @@ impl Response {
 /// until its end.
 ///
 /// # Errors
-/// When there is no answer, or not all of it. An answer that does not come within a minute is a
+/// When there is no answer, or not all of it. An answer that does not come within half a minute is a
 /// panic: nothing may hang.
 #[track_caller]
 pub fn request(
@@ -62,8 +62,9 @@ pub fn request(
 ) -> io::Result<Response> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;
+    let is_exec = path.contains("/exec/") && path.ends_with("/start");
+    let hijacks = is_exec && body.is_some_and(|body| body["Detach"] != true);
     let body = body.map_or_else(String::new, Value::to_string);
-    let hijacks = path.contains("/exec/") && path.ends_with("/start");
     let connection = if hijacks {
         "Connection: Upgrade\r\nUpgrade: tcp"
     } else {

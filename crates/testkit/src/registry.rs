@@ -62,6 +62,12 @@ impl Registry {
     }
 }
 
+/// A port of loopback that nobody has now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         self.child.kill().unwrap();

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use berth_testkit::registry::free_port;
 use berth_testkit::{Daemon, Random, Registry, http, sh, until};
 use rustix::process::Signal;
 
@@ -33,7 +34,6 @@ const ROUNDS: u64 = 100;
 const ANSWERS: u64 = 60;
 /// Clients that also pull; each has an image of its own.
 const PULLERS: usize = 4;
-const PORT: u16 = 23790;
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_orphaned_is_left_however_it_is_killed() {
@@ -55,7 +55,7 @@ fn nothing_acknowledged_is_lost_and_nothing_orphaned_is_left_however_it_is_kille
 
 /// A registry with small images that nothing can compress.
 fn images() -> Registry {
-    let registry = Registry::start(PORT, "");
+    let registry = Registry::start(free_port(), "");
     let layout = registry.directory.join("layout");
     sh(&format!(
         "cd {}; umoci init --layout layout; mkdir files

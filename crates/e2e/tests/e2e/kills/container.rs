@@ -218,7 +218,11 @@ impl Container {
                 (count, runs) = (0, runs + 1);
             }
             count += 1;
-            assert_eq!(line.parse(), Ok(count), "a gap in the log of {self:?}");
+            assert_eq!(
+                line.parse(),
+                Ok(count),
+                "a gap in the log of {self:?}: {text}"
+            );
         }
         let lines = text.lines().count();
         assert!(
