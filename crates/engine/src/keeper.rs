@@ -79,7 +79,8 @@ impl Keeper {
         }
     }
 
-    /// Sends a request; `answer` is completed by a later [`Keeper::event`].
+    /// Sends a request; `answer` is completed by a later [`Keeper::event`], or dropped when the
+    /// keeper has ended.
     pub async fn request(&mut self, body: RequestBody, fds: Vec<OwnedFd>, answer: Answer) {
         self.next += 1;
         let seq = self.next;
@@ -90,6 +91,7 @@ impl Keeper {
             Ok(Ok(())) => {
                 self.waiting.insert(seq, answer);
             }
+            Ok(Err(error)) if is_end(&error) => drop(answer),
             // Whoever asked may have gone.
             Ok(Err(error)) => {
                 answer
@@ -137,6 +139,14 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The other side has closed; its last words may be unread.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// A keeper's refusal of a request as an error of the engine.
