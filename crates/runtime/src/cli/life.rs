@@ -118,6 +118,8 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     check_terminal(call.args, terminal, detach)?;
     let preserved = preserved(call.args, call.listen_fds)?;
     pass_sockets(&mut spec, call.listen_fds);
+    confine_devices(&mut spec);
+    spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
     let cgroup = cgroup_path(&spec, id);
     let rootfs = rootfs(&spec, &bundle)?;
     let filter = container::filter(&spec)?;
@@ -142,22 +144,22 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
             no_pivot: call.args.is_set("no-pivot"),
         },
     })
-    .inspect_err(|_| state.release())?;
+    .inspect_err(|_| forget(call, &state))?;
     for warning in &created.warnings {
         call.log.warning(warning);
     }
     let making = Making { created, state };
     match send_pidfd(call.args, making.created.container().pidfd()) {
         Ok(()) => Ok(making),
-        Err(error) => Err(making.undo(error)),
+        Err(error) => Err(making.undo(call, error)),
     }
 }
 
 impl Making {
     /// Removes what was made, for a reason that is given back.
-    fn undo(self, reason: Error) -> Error {
+    fn undo(self, call: &Call<'_>, reason: Error) -> Error {
         drop(self.created);
-        self.state.release();
+        forget(call, &self.state);
         reason
     }
 }
@@ -171,6 +173,21 @@ fn pass_sockets(spec: &mut Spec, listen_fds: u32) {
         env.push(format!("LISTEN_FDS={listen_fds}"));
         env.push("LISTEN_PID=1".to_owned());
     }
+}
+
+/// Callers name the devices that they add or deny; everything else is denied, and those that the
+/// specification gives every container are allowed (config-linux.md, "Default Devices").
+fn confine_devices(spec: &mut Spec) {
+    let Some(linux) = spec.linux_mut() else {
+        return;
+    };
+    let resources = linux.resources_mut().get_or_insert_default();
+    let given = resources.devices_mut().get_or_insert_default();
+    let mut rules = crate::defaults::device_rules();
+    let allowed = rules.split_off(1);
+    rules.append(given);
+    rules.extend(allowed);
+    *given = rules;
 }
 
 /// The cgroup below each hierarchy's root.
@@ -211,14 +228,14 @@ pub(super) fn send_pidfd(args: &Args, pidfd: std::os::fd::BorrowedFd<'_>) -> Res
 pub(super) fn create(call: &Call<'_>) -> Result<(), Error> {
     let mut making = make(call, Lifetime::Own, true)?;
     if let Err(error) = hand_over_console(call.args, &mut making.created) {
-        return Err(making.undo(error));
+        return Err(making.undo(call, error));
     }
     let Making { created, mut state } = making;
-    let (container, handle) = created.leave().inspect_err(|_| state.release())?;
+    let (container, handle) = created.leave().inspect_err(|_| forget(call, &state))?;
     state
         .created(&container, handle)
         .and_then(|()| write_pid(call.args, handle.pid))
-        .inspect_err(|_| drop(end(&state)))
+        .inspect_err(|_| drop(finish(call, &state)))
 }
 
 fn hand_over_console(args: &Args, created: &mut Created) -> Result<(), Error> {
@@ -279,14 +296,14 @@ pub(super) fn run(call: &Call<'_>) -> Result<i32, Error> {
     };
     let mut making = make(call, lifetime, detach)?;
     if detach && let Err(error) = hand_over_console(args, &mut making.created) {
-        return Err(making.undo(error));
+        return Err(making.undo(call, error));
     }
     let relay = match making.created.console.take().map(Relay::start).transpose() {
         Ok(relay) => relay,
-        Err(error) => return Err(making.undo(error)),
+        Err(error) => return Err(making.undo(call, error)),
     };
     let Making { created, mut state } = making;
-    let container = created.start().inspect_err(|_| state.release())?;
+    let container = created.start().inspect_err(|_| forget(call, &state))?;
     let pid = container.pid();
     let begun = state
         .started(&container)
@@ -294,6 +311,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<i32, Error> {
         .and_then(|()| poststart(&state));
     if let Err(error) = begun {
         drop(relay);
+        // Our child, detached or not, as long as we are here.
+        let _ = container.kill(libc::SIGKILL);
+        let _ = container::wait(container.pidfd());
         finish(call, &state)?;
         return Err(error);
     }
@@ -334,15 +354,22 @@ pub(super) fn delete(call: &Call<'_>) -> Result<(), Error> {
 /// Ends the container, forgets it, and runs the hooks of its end.
 fn finish(call: &Call<'_>, state: &State) -> Result<(), Error> {
     end(state)?;
+    forget(call, state);
+    Ok(())
+}
+
+/// Gives the id of a container that is no more free, and runs the hooks of its end, whose failures
+/// are only told.
+fn forget(call: &Call<'_>, state: &State) {
+    state.release();
     if let Some(list) = &state.hooks {
         for failure in hooks::run_all(list, Point::Poststop, &state.subject()) {
             call.log.warning(&failure.message);
         }
     }
-    Ok(())
 }
 
-/// Kills what is left of a container and removes its cgroup and its state.
+/// Kills what is left of a container and removes its cgroup.
 fn end(state: &State) -> Result<(), Error> {
     if let Ok(container) = state.container() {
         let _ = container.kill(libc::SIGKILL);
@@ -354,9 +381,7 @@ fn end(state: &State) -> Result<(), Error> {
     cgroup
         .remove()
         .and(killed)
-        .map_err(io("unable to remove container's cgroup"))?;
-    state.release();
-    Ok(())
+        .map_err(io("unable to remove container's cgroup"))
 }
 
 /// It is no child of ours, so its pidfd only tells that it ended.

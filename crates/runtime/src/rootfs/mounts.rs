@@ -129,6 +129,14 @@ pub(crate) fn attach_root(root: BorrowedFd<'_>, place: Option<&Path>) -> Result<
         .map(|place| rustix::fs::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()))
         .transpose()
         .map_err(|e| root_failed("open rootfs", e))?;
+    // A bundle's directory may be on a shared mount, whose clone is its peer: nothing may go out to
+    // it, and the kernel would not pivot into it.
+    let slave = Change {
+        propagation: Some(Propagation::Slave),
+        ..Change::default()
+    };
+    setattr(root, slave, true)
+        .map_err(|e| Error::internal(format!("error preparing rootfs: {}", io_words(&e))))?;
     attach(root, place.as_ref().unwrap_or(&old).as_fd()).map_err(|e| root_failed("attach", e))
 }
 

@@ -50,6 +50,7 @@ impl Bundle {
             "sh", "true", "cat", "id", "ls", "sleep", "mount", "echo", "stat", "kill", "env",
             "pwd", "grep", "mknod", "hostname", "unshare", "tty", "touch", "chmod", "readlink",
             "ps", "nc", "dd", "head", "ln", "mkdir", "wc", "sort", "awk", "sync", "umount",
+            "uname",
         ] {
             symlink("busybox", lower.join("bin").join(name)).unwrap();
         }

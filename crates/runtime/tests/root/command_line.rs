@@ -15,7 +15,7 @@ crate::claims![
 ];
 
 /// The bundle with a configuration, a plain directory as root, and somewhere to write.
-fn bundle(script: &str) -> Bundle {
+pub fn bundle(script: &str) -> Bundle {
     let mut bundle = Bundle::new(&["sh", "-c", script]);
     let host = bundle.directory.path().join("host");
     std::fs::create_dir(&host).unwrap();
@@ -28,7 +28,7 @@ fn bundle(script: &str) -> Bundle {
     bundle
 }
 
-fn write(bundle: &Bundle) {
+pub fn write(bundle: &Bundle) {
     std::fs::write(
         bundle.directory.path().join("config.json"),
         bundle.spec.to_string(),
@@ -36,7 +36,34 @@ fn write(bundle: &Bundle) {
     .unwrap();
 }
 
-fn call(bundle: &Bundle, args: &[&str]) -> i32 {
+/// The same in a process of its own, which a line of the shell has prepared: descriptors of this
+/// test are not for its containers.
+pub fn call_within(bundle: &Bundle, prepared: &str, listen_fds: u32, args: &[&str]) -> i32 {
+    let status = std::process::Command::new("sh")
+        .args(["-c", &format!("{prepared}; exec \"$@\""), "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args([CALL, &listen_fds.to_string()])
+        .arg(bundle.directory.path().join("state"))
+        .args(args)
+        .status()
+        .unwrap();
+    status.code().unwrap()
+}
+
+/// The first word of a call of [`call_within`], which `main` passes to [`called`].
+pub const CALL: &str = "--call-runtime";
+
+pub fn called(words: &[String]) -> i32 {
+    let args: Vec<OsString> = words[2..].iter().map(OsString::from).collect();
+    cli::main(&Invocation {
+        program: "berth runtime",
+        args: &args,
+        default_root: Path::new(&words[1]),
+        listen_fds: words[0].parse().unwrap(),
+    })
+}
+
+pub fn call(bundle: &Bundle, args: &[&str]) -> i32 {
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let root = bundle.directory.path().join("state");
     cli::main(&Invocation {

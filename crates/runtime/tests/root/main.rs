@@ -11,6 +11,7 @@ mod command_line;
 mod containers;
 mod execs;
 mod failures;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod security;
@@ -33,6 +34,11 @@ fn main() {
         println!("skipped: needs root");
         return;
     }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == command_line::CALL) {
+        let code = command_line::called(&words[1..]);
+        berth_sys::fork::exit_now(code);
+    }
     if std::env::args().any(|arg| arg == "--list") {
         return;
     }
@@ -46,6 +52,7 @@ fn main() {
         namespaces::CLAIMS,
         security::CLAIMS,
         command_line::CLAIMS,
+        hooks::CLAIMS,
     ]
     .concat();
     let mut failed = Vec::new();
