@@ -185,8 +185,9 @@ impl Client {
     }
 
     /// A raw connection.
-    pub(crate) async fn stream(&self) -> Result<Stream, Error> {
-        connect::dial(&self.options.host, self.options.tls.as_ref(), &self.verdict).await
+    pub(crate) async fn stream(&self, action: &Action) -> Result<Stream, Error> {
+        let Options { host, tls, .. } = &self.options;
+        connect::dial(host, tls.as_ref(), action, &self.verdict).await
     }
 
     pub(crate) fn action(&self, prefix: &str, request: &Request) -> Action {
@@ -213,10 +214,15 @@ impl Client {
     /// The error of a broken exchange: what became of the tunnel says more than HTTP does.
     pub(crate) fn broken(&self, action: &Action, source: hyper::Error) -> Error {
         let action = action.to_string();
-        match self.verdict.get() {
-            Some(verdict) => Error::Tunnel {
+        if let Some(verdict) = self.verdict.get() {
+            let verdict = verdict.clone();
+            return Error::Tunnel { action, verdict };
+        }
+        // In TLS 1.3 a server refuses a client's certificate only after the handshake.
+        match berth_http::tls::behind(&source) {
+            Some(error) => Error::Tls {
                 action,
-                verdict: verdict.clone(),
+                words: berth_http::tls::words(error),
             },
             None => Error::Transport { action, source },
         }
@@ -225,7 +231,13 @@ impl Client {
     /// Asks the daemon what it is. Unversioned, so any daemon can answer.
     pub async fn ping(&self) -> Result<Ping, Error> {
         let request = Request::new(Method::HEAD, "/_ping");
-        let response = self.send_to(String::new(), request).await?;
+        let response = match self.send_to(String::new(), request).await {
+            // A refused HEAD says nothing, and what is no daemon may refuse it.
+            Err(Error::Daemon { .. }) => {
+                self.send_to(String::new(), Request::get("/_ping")).await?
+            }
+            response => response?,
+        };
         let header = |name: &str| {
             let value = response.headers.get(name).and_then(|v| v.to_str().ok());
             value.unwrap_or_default().to_owned()
@@ -278,7 +290,7 @@ impl Client {
 
     async fn send_to(&self, prefix: String, request: Request) -> Result<Response, Error> {
         let action = self.action(&prefix, &request);
-        let mut sender = self.connection().await?;
+        let mut sender = self.connection(&action).await?;
         let request = self.assemble(&prefix, request)?;
         let answer = sender.send_request(request).await;
         let answer = answer.map_err(|source| self.broken(&action, source))?;
@@ -292,26 +304,22 @@ impl Client {
     }
 
     /// An idle connection, or a new one.
-    async fn connection(&self) -> Result<SendRequest<Body>, Error> {
+    async fn connection(&self, action: &Action) -> Result<SendRequest<Body>, Error> {
         let idle = self.idle.lock().map_or(None, |mut idle| idle.take());
         if let Some(mut sender) = idle
             && sender.ready().await.is_ok()
         {
             return Ok(sender);
         }
-        self.connect().await
+        self.connect(action).await
     }
 
     /// A new connection with HTTP on it.
-    pub(crate) async fn connect(&self) -> Result<SendRequest<Body>, Error> {
-        let stream = self.stream().await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| Error::Transport {
-                    action: format!("greet {}", self.options.host),
-                    source,
-                })?;
+    pub(crate) async fn connect(&self, action: &Action) -> Result<SendRequest<Body>, Error> {
+        let stream = self.stream(action).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| self.broken(action, source))?;
         self.tasks.spawn("connection", async move {
             // Its failure reaches whoever waits for the answer.
             connection.with_upgrades().await.ok();

@@ -10,6 +10,7 @@ use berth_http::tls::{Identity, Trust};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
+use crate::client::Action;
 use crate::{Error, Host};
 
 mod tunnel;
@@ -34,10 +35,11 @@ pub struct Tls {
     pub skip_verify: bool,
 }
 
-/// Connects. Where `verdict` is set afterwards, the stream broke for that reason.
+/// Connects, for the sake of `action`. Where `verdict` is set afterwards, the stream broke for that reason.
 pub(crate) async fn dial(
     host: &Host,
     tls: Option<&Tls>,
+    action: &Action,
     verdict: &Verdict,
 ) -> Result<Stream, Error> {
     let failed = |source: io::Error| match source.kind() {
@@ -72,9 +74,21 @@ pub(crate) async fn dial(
             let Some(tls) = tls else {
                 return Ok(Box::new(stream));
             };
-            let config = http::tls::client_config(&tls.load()?).map_err(bad_tls)?;
+            let config = http::tls::client_config(&tls.load()?)?;
             let stream = connector.tls(stream, name, config).await;
-            Ok(Box::new(stream.map_err(Error::Tls)?))
+            Ok(Box::new(stream.map_err(|source| {
+                let action = action.to_string();
+                let words = match &source {
+                    http::Error::NotTls { .. } => {
+                        "http: server gave HTTP response to HTTPS client".to_owned()
+                    }
+                    _ => match http::tls::behind(&source) {
+                        Some(error) => http::tls::words(error),
+                        None => return Error::Handshake { action, source },
+                    },
+                };
+                Error::Tls { action, words }
+            })?))
         }
         Host::Ssh {
             user,
@@ -102,11 +116,11 @@ impl Tls {
     fn load(&self) -> Result<http::tls::Config, Error> {
         let mut config = http::tls::Config::default();
         if let Some(ca) = &self.ca {
-            config.roots = http::tls::read_certificates(ca).map_err(bad_tls)?;
+            config.roots = http::tls::read_certificates(ca)?;
             config.trust = Trust::RootsOnly;
         }
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            let identity = Identity::from_pem_files(cert, key).map_err(bad_tls)?;
+            let identity = Identity::from_pem_files(cert, key)?;
             config.identity = Some(Arc::new(identity));
         }
         if self.skip_verify {
@@ -114,8 +128,4 @@ impl Tls {
         }
         Ok(config)
     }
-}
-
-fn bad_tls(error: http::tls::Error) -> Error {
-    Error::Tls(error.into())
 }

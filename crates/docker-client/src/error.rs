@@ -35,8 +35,17 @@ pub enum Error {
         action: String,
         source: std::io::Error,
     },
+    /// One side does not believe the other.
+    #[error("error during connect: {action}: {words}")]
+    Tls { action: String, words: String },
+    /// The certificates or keys that the caller gave are unusable.
     #[error("error during connect")]
-    Tls(#[source] berth_http::Error),
+    TlsSetup(#[from] berth_http::tls::Error),
+    #[error("error during connect: {action}")]
+    Handshake {
+        action: String,
+        source: berth_http::Error,
+    },
     /// The daemon's answer has another shape than the API says.
     #[error("decode the daemon's answer to {action}")]
     Decode {

@@ -27,7 +27,7 @@ impl Client {
             .header(CONNECTION, HeaderValue::from_static("Upgrade"))
             .header(UPGRADE, HeaderValue::from_static("tcp"));
         let action = self.action(&prefix, &request);
-        let mut sender = self.connect().await?;
+        let mut sender = self.connect(&action).await?;
         let transport = |source| self.broken(&action, source);
         let request = self.assemble(&prefix, request)?;
         let mut answer = sender.send_request(request).await.map_err(transport)?;
@@ -60,7 +60,7 @@ impl Client {
         ),
         Error,
     > {
-        let stream = self.stream().await?;
+        let stream = self.stream(&self.action("", &Request::get("/"))).await?;
         Ok(tokio::io::split(stream))
     }
 }

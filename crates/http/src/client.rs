@@ -139,7 +139,7 @@ impl Client {
             Err(Lost::Failed(error)) => Err(error),
             // The connection ended before the request went out.
             Err(Lost::Unsent(_, source)) => Err(match driver.await {
-                Ok(Some(Some(better))) if tls_error(&source).is_none() => {
+                Ok(Some(Some(better))) if tls::behind(&source).is_none() => {
                     broken(&route.key.host, better)
                 }
                 _ => broken(&route.key.host, source),
@@ -254,18 +254,23 @@ impl Client {
                 .headers_mut()
                 .insert(header::PROXY_AUTHORIZATION, value);
         }
+        let name = crate::proxy::without_credentials(proxy);
         let failed = |source| Error::Http {
-            host: proxy.to_string(),
+            host: name.clone(),
             source,
         };
-        let (mut sender, _) = self.handshake(stream, &proxy.to_string()).await?;
-        let mut response = sender.send_request(request).await.map_err(failed)?;
+        let (mut sender, _) = self.handshake(stream, &name).await?;
+        // The proxy dials meanwhile, and may be as patient about that as it likes.
+        let limit = self.0.config.connector.connect_timeout;
+        let answer = tokio::time::timeout(limit, sender.send_request(request)).await;
+        let answer = answer.map_err(|_| Error::Timeout {
+            what: "the proxy's answer",
+            limit,
+        })?;
+        let mut response = answer.map_err(failed)?;
         if !response.status().is_success() {
             return Err(Error::Proxy {
-                proxy: proxy
-                    .authority()
-                    .map(ToString::to_string)
-                    .unwrap_or_default(),
+                proxy: name,
                 status: response.status(),
             });
         }
@@ -320,27 +325,13 @@ type Driver = tokio::task::JoinHandle<Option<Option<hyper::Error>>>;
 /// the handshake, so that looks like one.
 fn broken(host: &str, source: hyper::Error) -> Error {
     let host = host.to_owned();
-    match tls_error(&source) {
+    match tls::behind(&source) {
         Some(inner) => Error::Tls {
             source: Box::new(inner.clone()),
             host,
         },
         None => Error::Http { host, source },
     }
-}
-
-/// The TLS error that is behind another one.
-fn tls_error(error: &hyper::Error) -> Option<&rustls::Error> {
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<io::Error>();
-        // An io::Error passes over what it wraps when it is asked for its source.
-        if let Some(inner) = io.and_then(|error| error.get_ref()?.downcast_ref()) {
-            return Some(inner);
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// A request that got no response.
@@ -376,10 +367,14 @@ fn address(mut request: Request<Body>, route: &Route) -> Result<Request<Body>, E
     Ok(request)
 }
 
-/// Basic credentials from the user part of a proxy's URI.
+/// Basic credentials from the user part of a proxy's URI, where they are percent-encoded.
 fn proxy_authorization(proxy: &Uri) -> Option<HeaderValue> {
     let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(user);
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let mut plain: Vec<u8> = percent_encoding::percent_decode_str(name).collect();
+    plain.push(b':');
+    plain.extend(percent_encoding::percent_decode_str(password));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(plain);
     let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -393,5 +388,21 @@ fn bad_uri(uri: &str, reason: &'static str) -> Error {
     Error::Uri {
         uri: uri.to_owned(),
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxys_credentials_are_decoded_before_they_are_sent() {
+        let check = |uri: &str, plain: &str| {
+            let sent = proxy_authorization(&uri.parse().unwrap()).unwrap();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(plain);
+            assert_eq!(sent, format!("Basic {encoded}"));
+        };
+        check("http://me:p%40ss@proxy:3128", "me:p@ss");
+        check("http://me@proxy", "me:");
     }
 }

@@ -64,6 +64,25 @@ impl Proxies {
     }
 }
 
+/// A proxy's host and port, without the name and password that may stand before them.
+pub fn without_credentials(proxy: &Uri) -> String {
+    let authority = proxy.authority().map_or("", |authority| authority.as_str());
+    let bare = authority.rsplit('@').next();
+    bare.unwrap_or(authority).to_owned()
+}
+
+/// A proxy's address for everybody's eyes, with docker's mask over name and password.
+pub fn masked(proxy: &str) -> String {
+    let (scheme, rest) = proxy.split_once("://").unwrap_or(("", proxy));
+    let Some((_, host)) = rest.rsplit_once('@') else {
+        return proxy.to_owned();
+    };
+    match scheme {
+        "" => format!("xxxxx:xxxxx@{host}"),
+        scheme => format!("{scheme}://xxxxx:xxxxx@{host}"),
+    }
+}
+
 impl Exceptions {
     /// Parses a comma-separated list of names, addresses and networks; `*` is everything.
     pub fn parse(text: &str) -> Self {
@@ -175,6 +194,17 @@ mod tests {
         check("[fd00::1]", 80, true);
         check("localhost", 80, true);
         check("127.0.0.9", 80, true);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(
+            without_credentials(&"http://a:b@p:1/".parse().unwrap()),
+            "p:1"
+        );
+        assert_eq!(masked("http://a:b@p:1/"), "http://xxxxx:xxxxx@p:1/");
+        assert_eq!(masked("a@p"), "xxxxx:xxxxx@p");
+        assert_eq!(masked("http://p:1"), "http://p:1");
     }
 
     #[test]

@@ -17,8 +17,10 @@ use rustls::{
 };
 
 mod server;
+mod words;
 
 pub use server::{accept, server_config};
+pub use words::{behind, words};
 
 /// How to trust servers, and who we are to them.
 #[derive(Debug, Clone, Default)]

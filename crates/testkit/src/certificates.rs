@@ -19,7 +19,7 @@ impl Certificates {
         sh(&format!(
             "mkdir -p {d}; cd {d}
              key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
-             openssl req -x509 $key -keyout ca-key.pem -out ca.pem -days 2 -subj '/CN=authority of {names}' 2>/dev/null
+             openssl req -x509 $key -keyout ca-key.pem -out ca.pem -days 2 -subj /CN=authority-$RANDOM$RANDOM 2>/dev/null
              openssl req $key -keyout key.pem -out request.pem -subj /CN=party 2>/dev/null
              printf 'subjectAltName={names}\\nextendedKeyUsage=serverAuth,clientAuth' >extensions
              openssl x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 \

@@ -316,14 +316,19 @@ impl Daemon {
             no_new_privileges: settings.no_new_privileges.unwrap_or(false),
             bridge_disabled: settings.bridge.as_deref() == Some("none"),
             debug: settings.debug.unwrap_or(false),
-            http_proxy: settings.http_proxy.clone().unwrap_or_default(),
-            https_proxy: settings.https_proxy.clone().unwrap_or_default(),
+            http_proxy: shown(&settings.http_proxy),
+            https_proxy: shown(&settings.https_proxy),
             no_proxy: settings.no_proxy.clone().unwrap_or_default(),
             version: crate::build::engine_version(),
             live: live(settings),
             ..base
         })
     }
+}
+
+/// A proxy as `info` shows it.
+fn shown(proxy: &Option<String>) -> String {
+    berth_http::proxy::masked(proxy.as_deref().unwrap_or_default())
 }
 
 /// The part that SIGHUP may change.

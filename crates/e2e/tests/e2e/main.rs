@@ -18,6 +18,7 @@ mod isolation;
 mod kills;
 mod network;
 mod parity;
+mod proxies;
 mod refusals;
 mod registry;
 mod terminal;

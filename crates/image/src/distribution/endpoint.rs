@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_http::client;
+use berth_http::proxy::Proxies;
 use berth_http::resolve::Resolver;
 use berth_http::tls::{self, Identity, Trust};
 use berth_oci::reference::DEFAULT_DOMAIN;
@@ -63,11 +64,12 @@ impl std::str::FromStr for Insecure {
 /// The ways to the registry `domain`, in the order in which they are tried.
 pub async fn endpoints(
     registries: &Registries,
+    proxies: &Proxies,
     resolver: &Resolver,
     domain: &str,
 ) -> Vec<Endpoint> {
     if domain != DEFAULT_DOMAIN {
-        return both_schemes(registries, resolver, domain).await;
+        return both_schemes(registries, proxies, resolver, domain).await;
     }
     let mut found = Vec::new();
     for mirror in &registries.mirrors {
@@ -75,7 +77,7 @@ pub async fn endpoints(
         let Some(host) = mirror.authority().map(ToString::to_string) else {
             continue;
         };
-        let insecure = is_insecure(registries, resolver, &host).await;
+        let insecure = is_insecure(registries, proxies, resolver, &host).await;
         found.push(Endpoint {
             base: text.trim_end_matches('/').to_owned(),
             trust: if insecure {
@@ -97,14 +99,19 @@ pub async fn endpoints(
 }
 
 /// Verified TLS only; for insecure registries unverified TLS, then none.
-async fn both_schemes(registries: &Registries, resolver: &Resolver, domain: &str) -> Vec<Endpoint> {
+async fn both_schemes(
+    registries: &Registries,
+    proxies: &Proxies,
+    resolver: &Resolver,
+    domain: &str,
+) -> Vec<Endpoint> {
     let endpoint = |scheme: &str, trust: Trust| Endpoint {
         base: format!("{scheme}://{domain}"),
         trust,
         host: domain.to_owned(),
         mirror: false,
     };
-    if is_insecure(registries, resolver, domain).await {
+    if is_insecure(registries, proxies, resolver, domain).await {
         vec![
             endpoint("https", Trust::Anyone),
             endpoint("http", Trust::Anyone),
@@ -114,7 +121,12 @@ async fn both_schemes(registries: &Registries, resolver: &Resolver, domain: &str
     }
 }
 
-async fn is_insecure(registries: &Registries, resolver: &Resolver, domain: &str) -> bool {
+async fn is_insecure(
+    registries: &Registries,
+    proxies: &Proxies,
+    resolver: &Resolver,
+    domain: &str,
+) -> bool {
     let named = |rule: &Insecure| matches!(rule, Insecure::Host(host) if host == domain);
     if registries.insecure.iter().any(named) {
         return true;
@@ -122,6 +134,15 @@ async fn is_insecure(registries: &Registries, resolver: &Resolver, domain: &str)
     let Ok(authority) = domain.parse::<http::uri::Authority>() else {
         return false;
     };
+    let by_proxy = proxies
+        .pick(true, authority.host(), authority.port_u16().unwrap_or(443))
+        .is_some();
+    let in_networks = |rule: &Insecure| matches!(rule, Insecure::Network { .. });
+    if by_proxy && !registries.insecure.iter().any(in_networks) {
+        // What a proxy reaches is not this machine's loopback, and the name may be one that only
+        // the proxy can resolve.
+        return false;
+    }
     // A name that cannot be resolved fails later, with its own message.
     let addresses = resolver.lookup(authority.host()).await.unwrap_or_default();
     addresses.iter().any(|address| {
@@ -244,11 +265,12 @@ mod tests {
             hosts: "/nonexistent".into(),
             resolv_conf: "/nonexistent".into(),
         });
-        let found: Vec<(String, Trust)> = endpoints(&registries, &resolver, domain)
-            .await
-            .into_iter()
-            .map(|endpoint| (endpoint.base, endpoint.trust))
-            .collect();
+        let found: Vec<(String, Trust)> =
+            endpoints(&registries, &Proxies::default(), &resolver, domain)
+                .await
+                .into_iter()
+                .map(|endpoint| (endpoint.base, endpoint.trust))
+                .collect();
         let expect: Vec<(String, Trust)> = expect
             .iter()
             .map(|(base, trust)| ((*base).to_owned(), *trust))

@@ -189,7 +189,7 @@ fn transport(error: &berth_http::Error) -> String {
         } => {
             format!("dial {network} {address}: connect: {}", errno_words(source))
         }
-        E::Tls { source, .. } => tls_words(source),
+        E::Tls { source, .. } => berth_http::tls::words(source),
         E::TlsBroken { source, .. } => match source.kind() {
             io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
             _ => format!("read: {}", errno_words(source)),
@@ -227,57 +227,6 @@ fn http_words(error: &hyper::Error) -> String {
         next = source.source();
     }
     error.to_string()
-}
-
-fn tls_words(error: &berth_http::tls::rustls::Error) -> String {
-    use berth_http::tls::rustls::CertificateError as C;
-    let reason = match error {
-        berth_http::tls::rustls::Error::InvalidCertificate(reason) => match reason {
-            C::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
-            C::Expired
-            | C::ExpiredContext { .. }
-            | C::NotValidYet
-            | C::NotValidYetContext { .. } => {
-                "certificate has expired or is not yet valid".to_owned()
-            }
-            C::NotValidForName => "certificate is valid for other names".to_owned(),
-            C::NotValidForNameContext {
-                expected,
-                presented,
-            } => {
-                let names: Vec<String> = presented.iter().map(|name| bare_name(name)).collect();
-                format!(
-                    "certificate is valid for {}, not {}",
-                    names.join(", "),
-                    expected.to_str()
-                )
-            }
-            other => format!("{other}"),
-        },
-        berth_http::tls::rustls::Error::AlertReceived(alert) => {
-            return format!("remote error: tls: {}", alert_words(*alert));
-        }
-        other => return format!("tls: {other}"),
-    };
-    format!("tls: failed to verify certificate: x509: {reason}")
-}
-
-/// `DnsName("a.example")` and `IpAddress(10.0.0.1)` as their content.
-fn bare_name(name: &str) -> String {
-    let inner = name.split_once('(').map_or(name, |(_, rest)| rest);
-    inner.trim_end_matches(')').trim_matches('"').to_owned()
-}
-
-fn alert_words(alert: berth_http::tls::rustls::AlertDescription) -> String {
-    // `CertificateRequired` becomes `certificate required`.
-    let mut words = String::new();
-    for character in format!("{alert:?}").chars() {
-        if character.is_ascii_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.push(character.to_ascii_lowercase());
-    }
-    words
 }
 
 /// The text of an errno in Go's spelling: the C library's, beginning in lower case.

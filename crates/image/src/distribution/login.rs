@@ -69,7 +69,13 @@ impl Distribution {
     ) -> Result<LoggedIn, LoginError> {
         let domain = domain(address)?;
         let shared = &self.0;
-        let found = endpoints(&self.registries(), &shared.resolver, &domain).await;
+        let found = endpoints(
+            &self.registries(),
+            &shared.config.proxies,
+            &shared.resolver,
+            &domain,
+        )
+        .await;
         let mut last = None;
         for endpoint in found.iter().filter(|endpoint| !endpoint.mirror) {
             let error = match self.login_at(endpoint, credentials).await {

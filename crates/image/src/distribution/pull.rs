@@ -73,6 +73,7 @@ impl Distribution {
         };
         let endpoints = endpoints(
             &self.registries(),
+            &self.0.config.proxies,
             &self.0.resolver,
             request.reference.domain(),
         )
