@@ -61,6 +61,8 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long a transfer may stand still.
     pub stall_timeout: Duration,
+    /// How long a manifest, a page of tags or a token may take: none of them is large.
+    pub document_timeout: Duration,
     pub user_agent: String,
 }
 
@@ -77,6 +79,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(30),
             header_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
+            document_timeout: Duration::from_secs(300),
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

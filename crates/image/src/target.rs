@@ -1,6 +1,7 @@
 //! What an image's target consists of: the manifests behind it, their configurations and layers,
 //! as far as they are here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_oci::config::CONFIG_LIMIT;
@@ -27,8 +28,17 @@ pub(crate) struct Target {
 pub(crate) struct Part {
     pub descriptor: Descriptor,
     /// `None` when the manifest itself is not here.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<Arc<Manifest>>,
     pub config: Option<Arc<ImageConfig>>,
+}
+
+/// A manifest that is here, with its configuration as far as that is.
+type Known = Option<(Arc<Manifest>, Option<Arc<ImageConfig>>)>;
+
+/// What was read already, while a target is read.
+enum Seen {
+    Index,
+    Manifest(Known),
 }
 
 /// Where blobs are read from: the store, or a lease on its way there.
@@ -56,7 +66,7 @@ impl Target {
             blobs: Vec::new(),
             manifests: Vec::new(),
         };
-        target.add(source, descriptor, MAX_DEPTH)?;
+        target.add(source, descriptor, MAX_DEPTH, &mut HashMap::new())?;
         if let Some(part) = target.manifests.first()
             && part.manifest.is_none()
             && part.descriptor.digest == descriptor.digest
@@ -69,47 +79,65 @@ impl Target {
         Ok(target)
     }
 
-    fn add(&mut self, source: &impl Source, descriptor: &Descriptor, depth: usize) -> Result<()> {
+    /// A document that is referred to again is not read again, and an index not entered again: a
+    /// few indexes that list each other ten thousand times would never end.
+    fn add(
+        &mut self,
+        source: &impl Source,
+        descriptor: &Descriptor,
+        depth: usize,
+        seen: &mut HashMap<Digest, Seen>,
+    ) -> Result<()> {
         if depth == 0 {
             return Err(Error::Invalid(
                 "the index refers to indexes on too many levels".to_owned(),
             ));
         }
-        self.blobs.push(descriptor.clone());
-        let document = match source.read(&descriptor.digest, MANIFEST_LIMIT) {
-            Ok(bytes) => parse(&bytes, descriptor)?,
-            Err(Error::NotFound(_)) => {
-                self.manifests.push(Arc::new(Part {
-                    descriptor: descriptor.clone(),
-                    manifest: None,
-                    config: None,
-                }));
+        match seen.get(&descriptor.digest) {
+            Some(Seen::Index) => return Ok(()),
+            Some(Seen::Manifest(known)) => {
+                self.add_part(descriptor, known.clone());
                 return Ok(());
             }
+            None => self.blobs.push(descriptor.clone()),
+        }
+        let document = match source.read(&descriptor.digest, MANIFEST_LIMIT) {
+            Ok(bytes) => Some(parse(&bytes, descriptor)?),
+            Err(Error::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        match document {
-            Document::Index(index) => {
+        let known = match document {
+            Some(Document::Index(index)) => {
+                seen.insert(descriptor.digest.clone(), Seen::Index);
                 for child in &index.manifests {
                     if media_type::is_index(&child.media_type)
                         || media_type::is_manifest(&child.media_type)
                     {
-                        self.add(source, child, depth - 1)?;
+                        self.add(source, child, depth - 1, seen)?;
                     }
                 }
+                return Ok(());
             }
-            Document::Manifest(manifest) => {
+            Some(Document::Manifest(manifest)) => {
                 let config = read_config(source, &manifest)?;
                 self.blobs.push(manifest.config.clone());
                 self.blobs.extend(manifest.layers.iter().cloned());
-                self.manifests.push(Arc::new(Part {
-                    descriptor: descriptor.clone(),
-                    manifest: Some(manifest),
-                    config: config.map(Arc::new),
-                }));
+                Some((Arc::new(manifest), config.map(Arc::new)))
             }
-        }
+            None => None,
+        };
+        seen.insert(descriptor.digest.clone(), Seen::Manifest(known.clone()));
+        self.add_part(descriptor, known);
         Ok(())
+    }
+
+    fn add_part(&mut self, descriptor: &Descriptor, known: Known) {
+        let (manifest, config) = known.unzip();
+        self.manifests.push(Arc::new(Part {
+            descriptor: descriptor.clone(),
+            manifest,
+            config: config.flatten(),
+        }));
     }
 
     /// The image that runs best on the platform. With `exact`, nothing but that platform will do.
@@ -141,7 +169,7 @@ impl Part {
     pub(crate) fn is_image(&self) -> bool {
         self.config.is_some()
             && !self.descriptor.is_attestation()
-            && self.manifest.as_ref().is_some_and(Manifest::is_image)
+            && self.manifest.as_ref().is_some_and(|it| it.is_image())
     }
 
     /// The platform by the index, or else by the configuration.

@@ -64,6 +64,8 @@ impl Error {
                         | rustix::io::Errno::EXIST
                         | rustix::io::Errno::LOOP
                         | rustix::io::Errno::FBIG
+                        | rustix::io::Errno::TOOBIG
+                        | rustix::io::Errno::RANGE
                 )
             ),
             Self::Root { .. } | Self::Lost => false,

@@ -2,14 +2,23 @@
 //! fields survive a change.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{Digest, Platform};
 
-/// No real configuration is larger; the limit keeps hostile ones out of memory.
-pub const CONFIG_LIMIT: u64 = 16 << 20;
+/// No real configuration is larger; the limit keeps hostile ones out of memory, where they take a
+/// multiple of it.
+pub const CONFIG_LIMIT: u64 = 4 << 20;
+/// More layers than overlayfs stacks (the kernel's `OVL_MAX_STACK`) make no root file system.
+/// Docker stops at 125.
+pub const MAX_LAYERS: usize = 500;
+/// Steps that made the image: those without a layer are many times fewer than this.
+const MAX_HISTORY: usize = 10_000;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
@@ -25,7 +34,7 @@ pub struct ImageConfig {
     pub rootfs: RootFs,
     #[serde(
         default,
-        deserialize_with = "null_as_default",
+        deserialize_with = "at_most::<_, _, MAX_HISTORY>",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub history: Vec<History>,
@@ -97,7 +106,7 @@ pub struct Healthcheck {
 pub struct RootFs {
     #[serde(rename = "type", default)]
     pub kind: String,
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "at_most::<_, _, MAX_LAYERS>")]
     pub diff_ids: Vec<Digest>,
 }
 
@@ -172,9 +181,61 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// A list that is refused before it fills the memory; nothing for `null`.
+fn at_most<'de, T, D, const LIMIT: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct Bounded<T, const LIMIT: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for Bounded<T, LIMIT> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(out, "a list of at most {LIMIT}")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == LIMIT {
+                    return Err(serde::de::Error::custom(format_args!(
+                        "max depth exceeded: more than {LIMIT}"
+                    )));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_any(Bounded::<T, LIMIT>(PhantomData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_that_would_fill_the_memory_are_refused() {
+        let digest = format!("\"{}\",", Digest::of(b""));
+        let layers = |count: usize| {
+            let ids = digest.repeat(count);
+            let ids = ids.trim_end_matches(',');
+            let text = format!("{{\"rootfs\":{{\"diff_ids\":[{ids}]}}}}");
+            ImageConfig::parse(text.as_bytes()).map(|config| config.rootfs.diff_ids.len())
+        };
+        assert_eq!(layers(MAX_LAYERS).unwrap(), MAX_LAYERS);
+        let error = layers(MAX_LAYERS + 1).unwrap_err().to_string();
+        assert!(error.starts_with("max depth exceeded"), "{error}");
+        let history = format!("{{\"history\":[{}{{}}]}}", "{},".repeat(1_000_000));
+        assert!(ImageConfig::parse(history.as_bytes()).is_err());
+    }
 
     #[test]
     fn docker_fields_and_unknown_ones_survive() {

@@ -19,6 +19,8 @@ use super::repository;
 
 /// How long a token is good for when its server does not say (token specification).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+/// Longer than any pull; what a server says beyond it makes no difference.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// A token is not used in the last seconds of its life: the request has to arrive yet.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(5);
 /// No token server answers with more.
@@ -244,7 +246,8 @@ impl Authorizer {
             }
             ("", token) | (token, _) => token,
         };
-        let lifetime = Duration::from_secs(answer.expires_in).max(DEFAULT_LIFETIME);
+        let lifetime =
+            Duration::from_secs(answer.expires_in).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME);
         Ok(Token {
             value: format!("Bearer {token}"),
             good_until: now + lifetime - EXPIRY_MARGIN,

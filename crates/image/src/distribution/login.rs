@@ -104,13 +104,12 @@ impl Distribution {
         // A scope of its own: its connections end with this login.
         let connections = shared.scope.child();
         let _end = EndScope(connections.clone());
-        let user_agent = shared.user_agent.clone();
         let registry = Repository::new(
             Client::new(config, &connections),
             endpoint.base.clone(),
             String::new(),
-            Authorizer::for_login(credentials.clone(), user_agent.clone()),
-            user_agent,
+            Authorizer::for_login(credentials.clone(), shared.user_agent.clone()),
+            shared,
         );
         registry.ping().await.map_err(LoginError::Failed)?;
         let (uri, status) = registry.knock().await.map_err(LoginError::Failed)?;

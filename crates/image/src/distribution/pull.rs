@@ -113,13 +113,12 @@ impl Distribution {
             true => super::Credentials::Anonymous,
             false => request.credentials.clone(),
         };
-        let user_agent = shared.user_agent.clone();
         let repository = Repository::new(
             Client::new(config, &connections),
             endpoint.base.clone(),
             path.to_owned(),
-            Authorizer::new(credentials, path, user_agent.clone()),
-            user_agent,
+            Authorizer::new(credentials, path, shared.user_agent.clone()),
+            shared,
         );
         repository.ping().await?;
         let images = shared.images.clone();

@@ -1,5 +1,8 @@
 //! One repository at one endpoint: its manifests and blobs over HTTP.
 
+use std::time::Duration;
+
+use berth_http::body::{ReadError, read};
 use berth_http::client::FinalUri;
 use berth_http::{Body, Client};
 use berth_oci::manifest::MANIFEST_LIMIT;
@@ -10,6 +13,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
+use super::Shared;
 use super::auth::Authorizer;
 use super::challenge::Challenge;
 use super::failure::{Cause, Failure};
@@ -21,6 +25,8 @@ const ERROR_LIMIT_BYTES: usize = 64 << 10;
 /// How much of one page of tags is read, and how many pages.
 const TAGS_LIMIT_BYTES: usize = 4 << 20;
 const TAG_PAGES: usize = 1000;
+/// Of one repository: some have ten thousand.
+const MAX_TAGS: usize = 100_000;
 
 #[derive(serde::Deserialize)]
 struct TagPage {
@@ -35,6 +41,7 @@ pub struct Repository {
     path: String,
     authorizer: Authorizer,
     user_agent: HeaderValue,
+    document_timeout: Duration,
 }
 
 /// A manifest's bytes, verified if it was asked for by digest.
@@ -68,14 +75,15 @@ impl Repository {
         base: String,
         path: String,
         authorizer: Authorizer,
-        user_agent: HeaderValue,
+        config: &Shared,
     ) -> Self {
         Self {
             client,
             base,
             path,
             authorizer,
-            user_agent,
+            user_agent: config.user_agent.clone(),
+            document_timeout: config.config.document_timeout,
         }
     }
 
@@ -127,15 +135,18 @@ impl Repository {
             let response = self.request(Method::GET, &uri, HeaderMap::new()).await?;
             let response = self.expect_success(response).await?;
             let (head, body) = response.into_parts();
-            let body = berth_http::body::read(body, TAGS_LIMIT_BYTES).await;
+            let body = self.read(body, TAGS_LIMIT_BYTES).await;
             let broken = |cause: String| Failure::Broken {
                 uri: uri.clone(),
                 cause,
             };
-            let body = body.map_err(|error| broken(error.to_string()))?;
+            let body = body.map_err(|error| broken(berth_base::Chain(&error).to_string()))?;
             let page: TagPage =
                 serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))?;
             tags.extend(page.tags.unwrap_or_default());
+            if tags.len() > MAX_TAGS {
+                return Err(broken(format!("more than {MAX_TAGS} tags")));
+            }
             match next_page(&self.base, &head.headers) {
                 Some(next) => uri = next,
                 None => break,
@@ -162,12 +173,12 @@ impl Repository {
             return Err(Failure::ManifestTooLarge { limit_bytes });
         }
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-        let bytes = match berth_http::body::read(body, limit).await {
+        let bytes = match self.read(body, limit).await {
             Ok(bytes) => bytes,
-            Err(berth_http::body::ReadError::TooLong(_)) => {
+            Err(ReadError::TooLong(_)) => {
                 return Err(Failure::ManifestTooLarge { limit_bytes });
             }
-            Err(berth_http::body::ReadError::Broken(error)) => {
+            Err(ReadError::Broken(error)) => {
                 let cause = error.to_string();
                 return Err(Failure::Broken { uri, cause });
             }
@@ -254,7 +265,14 @@ impl Repository {
         method: &Method,
         uri: &str,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let header = self.authorizer.header(&self.client).await;
+        let header = self.authorizer.header(&self.client);
+        let header = match tokio::time::timeout(self.document_timeout, header).await {
+            Ok(header) => header,
+            Err(_) => Err(Cause::Other(format!(
+                "the token server took longer than {}",
+                seconds(self.document_timeout)
+            ))),
+        };
         header.map_err(|cause| request_failure(method, uri, cause))
     }
 
@@ -277,13 +295,24 @@ impl Repository {
         response.map_err(|error| request_failure(&method, uri, Cause::Transport(error)))
     }
 
+    /// Reads a small document, however slowly it comes, within its time.
+    async fn read(&self, body: Body, limit: usize) -> Result<Bytes, ReadError> {
+        match tokio::time::timeout(self.document_timeout, read(body, limit)).await {
+            Ok(read) => read,
+            Err(_) => {
+                let text = format!("it took longer than {}", seconds(self.document_timeout));
+                Err(ReadError::Broken(text.into()))
+            }
+        }
+    }
+
     async fn expect_success(&self, response: Response<Body>) -> Result<Response<Body>, Failure> {
         if response.status().is_success() {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
         // What the reason is when its text cannot be read, the status still says.
-        let body = berth_http::body::read(body, ERROR_LIMIT_BYTES).await;
+        let body = self.read(body, ERROR_LIMIT_BYTES).await;
         let body = body.unwrap_or_default();
         Err(Failure::Refused(Refusal::read(
             head.status,
@@ -305,6 +334,10 @@ fn next_page(base: &str, headers: &HeaderMap) -> Option<String> {
     let origin = (base.scheme_str()?, base.authority()?);
     rest.contains("next")
         .then(|| format!("{}://{}{path}", origin.0, origin.1))
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f32())
 }
 
 /// A method as Go's errors spell it.

@@ -95,15 +95,27 @@ fn look(layer: &Path, path: &Path) -> Option<Look> {
 }
 
 /// Whether the layer hides the path from those below it: by something else in its place or in the
-/// place of a parent, or by an opaque parent.
+/// place of a parent, or by an opaque parent. Goes down name by name, to end where the layer does.
 fn hides(layer: &Path, path: &Path) -> bool {
-    path.ancestors().any(|part| {
-        let Some((fd, stat)) = stat(layer, part) else {
+    let Some((mut here, _)) = stat(layer, Path::new("")) else {
+        return false;
+    };
+    for name in path {
+        if is_opaque(&here) {
+            return true;
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(next) = rustix::fs::openat(&here, name, flags, Mode::empty()) else {
             return false;
         };
-        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        !is_directory || (part != path && is_opaque(&fd))
-    })
+        let is_directory = rustix::fs::fstat(&next)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+        if !is_directory {
+            return true;
+        }
+        here = next;
+    }
+    false
 }
 
 fn is_opaque(fd: &OwnedFd) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use berth_oci::config::CONFIG_LIMIT;
+use berth_oci::config::{CONFIG_LIMIT, MAX_LAYERS};
 use berth_oci::descriptor::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME};
 use berth_oci::{Descriptor, Digest, ImageConfig, Index, Reference, media_type};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ use crate::unpack::{self, Compression};
 const JSON_LIMIT: u64 = 20 << 20;
 /// Files, so that a hostile archive does not fill the memory with names.
 const MAX_FILES: usize = 100_000;
+/// What all their names and links may take together, in bytes.
+const MAX_NAMES: usize = 32 << 20;
+/// Images of one archive.
+const MAX_IMAGES: usize = 10_000;
 /// The smallest archive is two blocks.
 const SMALLEST_LAYER: u64 = 1024;
 
@@ -72,7 +76,14 @@ struct MadeManifest {
 pub(super) fn read(stream: impl Read, lease: &Lease, workers: Workers) -> Result<Contents> {
     let mut reader = Reader::new(stream);
     let mut contents = Contents::default();
+    let mut names = 0;
     while let Some(entry) = reader.next_entry()? {
+        names += entry.path.len() + entry.link.len();
+        if names > MAX_NAMES {
+            return Err(Error::Invalid(
+                "the names in the archive are too long".to_owned(),
+            ));
+        }
         let name = clean(&entry.path);
         match entry.kind {
             EntryKind::File if entry.sparse.is_none() => {
@@ -155,6 +166,11 @@ impl Contents {
         };
         let images: Vec<DockerImage> =
             serde_json::from_slice(manifest).map_err(json("manifest.json"))?;
+        if images.len() > MAX_IMAGES {
+            return Err(Error::Invalid(format!(
+                "more than {MAX_IMAGES} images in the archive"
+            )));
+        }
         let mut manifests = Vec::new();
         for image in &images {
             manifests.extend(self.make_manifest(image, lease)?);
@@ -170,6 +186,9 @@ impl Contents {
     /// One descriptor for each name of the image.
     fn make_manifest(&self, image: &DockerImage, lease: &Lease) -> Result<Vec<Descriptor>> {
         let missing = |what: &str, name: &str| Error::Invalid(format!("{what} {name:?} not found"));
+        if image.layers.iter().flatten().count() > MAX_LAYERS {
+            return Err(Error::Invalid("max depth exceeded".to_owned()));
+        }
         let config = self
             .blob(&image.config)
             .ok_or_else(|| missing("image config", &image.config))?;

@@ -27,6 +27,9 @@ pub(crate) struct GnuSparse {
     offset: Option<u64>,
 }
 
+/// Attributes of one member: no file system keeps as many.
+const MAX_XATTRS: usize = 1000;
+
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 impl Pax {
@@ -74,6 +77,9 @@ impl Pax {
                 if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                     self.xattrs.retain(|(known, _)| known != name);
                     self.xattrs.push((name.to_vec(), value.to_vec()));
+                    if self.xattrs.len() > MAX_XATTRS {
+                        return Err("too many extended attributes");
+                    }
                 }
             }
         }

@@ -209,7 +209,7 @@ impl<R: Read> Reader<R> {
         } else {
             return Ok(None);
         };
-        if !sparse::is_sound(&map, size, self.left) {
+        if size > MAX_SIZE || !sparse::is_sound(&map, size, self.left) {
             return Err(fields.problem("malformed sparse map"));
         }
         Ok(Some((size, map)))

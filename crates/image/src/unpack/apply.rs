@@ -1,7 +1,7 @@
 //! A layer's directory while it is filled: where members go, and what stays to be done at the end.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,13 @@ use crate::tar::{Entry, EntryKind, Time};
 /// What a directory gets that no entry describes and no lower layer has.
 const IMPLIED_MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// No path that is given to the kernel is longer.
+const PATH_MAX: usize = 4095;
+
+/// How much of paths of directories is kept in memory, in bytes: a layer with a million of them
+/// of ordinary length. What compresses well could name far more.
+const MAX_REMEMBERED: usize = 128 << 20;
+
 /// The directory that a layer is unpacked into.
 pub(super) struct Target {
     pub(super) root: OwnedFd,
@@ -24,6 +31,8 @@ pub(super) struct Target {
     /// Times of directories, set last since filling a directory changes them.
     times: Vec<(Vec<u8>, Time)>,
     implied: Vec<PathBuf>,
+    /// Bytes of paths in the two above.
+    remembered: usize,
     root_described: bool,
     pub(super) size_bytes: u64,
 }
@@ -44,6 +53,7 @@ impl Target {
             parent: None,
             times: Vec::new(),
             implied: Vec::new(),
+            remembered: 0,
             root_described: false,
             size_bytes: 0,
         })
@@ -71,6 +81,7 @@ impl Target {
             Marker::None | Marker::Meta => self.member(entry, parent.as_fd(), name, &at, reader),
         };
         if entry.kind == EntryKind::Directory && marker == Marker::None {
+            self.remember(path.as_bytes().len(), &at)?;
             self.times.push((path.as_bytes().to_vec(), entry.mtime));
         }
         self.parent
@@ -126,28 +137,65 @@ impl Target {
 
     fn make_implied(&mut self, directory: &[u8], at: &At<'_>) -> Result<OwnedFd, Error> {
         let failed = |errno| at.failed("make the directory of", errno);
-        let mut parent = self.open_directory(b"", OFlags::PATH).map_err(failed)?;
-        let ends = directory
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| **byte == b'/')
-            .map(|(index, _)| index)
-            .chain([directory.len()]);
-        let mut begin = 0;
-        for end in ends {
-            let (path, name) = (&directory[..end], &directory[begin..end]);
-            begin = end + 1;
-            parent = match self.open_directory(path, OFlags::PATH) {
-                Ok(fd) => fd,
+        let mut here = self.open_directory(b"", OFlags::PATH).map_err(failed)?;
+        // Where that is in the layer, without links.
+        let mut real = Vec::new();
+        let mut end = 0;
+        for name in directory.split(|&byte| byte == b'/') {
+            end += name.len() + usize::from(end > 0);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let open = |here: &OwnedFd| rustix::fs::openat(here, name, flags, Mode::empty());
+            let is_new = match open(&here) {
+                Ok(next) => {
+                    here = next;
+                    false
+                }
                 Err(Errno::NOENT) => {
-                    rustix::fs::mkdirat(&parent, name, IMPLIED_MODE).map_err(failed)?;
-                    self.implied.push(PathBuf::from(OsStr::from_bytes(path)));
-                    self.open_directory(path, OFlags::PATH).map_err(failed)?
+                    rustix::fs::mkdirat(&here, name, IMPLIED_MODE).map_err(failed)?;
+                    here = open(&here).map_err(failed)?;
+                    true
+                }
+                // A link.
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    let target = self.open_directory(&directory[..end], OFlags::PATH);
+                    here = target.map_err(failed)?;
+                    real = self.path_of(&here).map_err(failed)?;
+                    continue;
                 }
                 Err(errno) => return Err(failed(errno)),
             };
+            if !real.is_empty() {
+                real.push(b'/');
+            }
+            real.extend_from_slice(name);
+            if real.len() > PATH_MAX {
+                return Err(failed(Errno::NAMETOOLONG));
+            }
+            if is_new {
+                self.remember(real.len(), at)?;
+                self.implied.push(PathBuf::from(OsStr::from_bytes(&real)));
+            }
         }
-        Ok(parent)
+        Ok(here)
+    }
+
+    /// The path of an open directory below the root.
+    fn path_of(&self, directory: &OwnedFd) -> Result<Vec<u8>, Errno> {
+        let path = |fd: &OwnedFd| {
+            let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            rustix::fs::readlink(link, Vec::new()).map(CString::into_bytes)
+        };
+        let (root, path) = (path(&self.root)?, path(directory)?);
+        let below = path.strip_prefix(&root[..]).ok_or(Errno::XDEV)?;
+        Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
+    }
+
+    fn remember(&mut self, length: usize, at: &At<'_>) -> Result<(), Error> {
+        self.remembered += length + size_of::<PathBuf>();
+        if self.remembered > MAX_REMEMBERED {
+            return Err(at.problem("the layer has too many directories"));
+        }
+        Ok(())
     }
 
     fn describe_root(&mut self, entry: &Entry, at: &At<'_>) -> Result<(), Error> {

@@ -8,6 +8,7 @@ mod adversarial;
 mod built;
 mod debian;
 mod fake;
+mod limits;
 mod pulling;
 mod transfers;
 

@@ -429,6 +429,19 @@ fn implied_directories_look_as_they_do_below() {
 }
 
 #[test]
+fn directories_that_are_implied_behind_a_link_are_found_again() {
+    let fixture = Fixture::new();
+    let layer = Tar::of(&[
+        directory("usr"),
+        link(b'2', "lib", "usr/lib64"),
+        directory("usr/lib64"),
+        file("lib/modules/x/y", b"1"),
+    ]);
+    let root = fixture.layer(&layer).unwrap();
+    assert!(root.join("usr/lib64/modules/x/y").exists());
+}
+
+#[test]
 fn a_layer_that_occurs_twice_is_mounted_once() {
     let fixture = Fixture::new();
     let empty = Tar::of(&[]);

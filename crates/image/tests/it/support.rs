@@ -14,9 +14,18 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::in_directory(&std::env::temp_dir())
+    }
+
+    /// On a tmpfs, where many files cost little time.
+    pub fn in_memory() -> Self {
+        Self::in_directory(Path::new("/dev/shm"))
+    }
+
+    pub fn in_directory(directory: &Path) -> Self {
         let root = tempfile::Builder::new()
             .prefix("berth-image-test-")
-            .tempdir()
+            .tempdir_in(directory)
             .unwrap();
         let images = open(root.path());
         Self { root, images }
