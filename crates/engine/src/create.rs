@@ -168,11 +168,13 @@ fn endpoint(
     let address = chosen
         .ipam_config
         .as_ref()
-        .is_some_and(|it| !it.ipv4_address.is_empty());
+        .is_some_and(|it| !it.ipv4_address.is_empty() || !it.ipv6_address.is_empty());
     if address {
         return Err(Error::invalid(format!(
             "invalid config for network {mode}: invalid endpoint settings:\n\
-             * user specified IP address is supported on user defined networks only"
+             * user specified IP address is supported on user defined networks only\n\
+             * user specified IP address is supported only when connecting to networks with user \
+             configured subnets"
         )));
     }
     Ok(chosen)

@@ -52,6 +52,9 @@ pub fn adapt(
     if host.restart_policy.name.is_empty() {
         host.restart_policy.name = "no".to_owned();
     }
+    // What docker's client sends when nothing was asked for.
+    host.memory_swappiness.take_if(|value| *value == -1);
+    config.volumes.take_if(|volumes| volumes.is_empty());
     if host.shm_size == 0 {
         host.shm_size = DEFAULT_SHM_SIZE_BYTES;
     }

@@ -86,7 +86,12 @@ pub fn requested(
         }
     }
     for path in config.volumes.iter().flat_map(|volumes| volumes.keys()) {
-        let destination = parse::destination(path, path)?;
+        let destination = parse::destination(path).map_err(|error| {
+            invalid(format!(
+                "invalid volume specification: '{path}': {}",
+                error.message
+            ))
+        })?;
         let taken = mounts.iter().any(|mount| mount.destination == destination)
             || host.tmpfs.contains_key(&destination);
         if !taken {

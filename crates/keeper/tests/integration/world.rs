@@ -325,7 +325,11 @@ impl Control {
 /// Reads a json-file log: the text of each stream.
 pub fn read_log(path: &Path) -> (String, String) {
     let mut streams = (String::new(), String::new());
-    for line in fs::read_to_string(path).unwrap().lines() {
+    let text = fs::read_to_string(path).unwrap();
+    // While a batch is written, a reader sees the file grow page by page: what follows the last
+    // newline is not a record yet.
+    let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+    for line in whole.lines() {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         let text = record["log"].as_str().unwrap();
         match record["stream"].as_str().unwrap() {

@@ -26,7 +26,17 @@ pub fn bind(text: &str) -> Result<Mount> {
     if parts.iter().any(|part| part.is_empty()) {
         return Err(bad());
     }
-    let destination = destination(target, text)?;
+    let kind = if source.starts_with('/') {
+        "bind"
+    } else {
+        "volume"
+    };
+    let destination = destination(target).map_err(|error| {
+        invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type {kind:?}: {}",
+            error.message
+        ))
+    })?;
     if source.is_empty() {
         return Ok(anonymous(destination));
     }
@@ -68,8 +78,7 @@ pub fn structured(request: &Request) -> Result<Mount> {
     if request.target.is_empty() {
         return Err(config("field Target must not be empty"));
     }
-    let destination =
-        destination(&request.target, &request.target).map_err(|e| config(&e.message))?;
+    let destination = destination(&request.target).map_err(|e| config(&e.message))?;
     let base = Mount {
         read_only: request.read_only,
         ..anonymous(destination)
@@ -204,16 +213,16 @@ fn volume(name: &str, populate: bool) -> Kind {
 }
 
 /// The destination, absolute and clean.
-pub fn destination(target: &str, whole: &str) -> Result<String> {
+pub fn destination(target: &str) -> Result<String> {
     if !target.starts_with('/') {
         return Err(invalid(format!(
-            "invalid volume specification: '{whole}': invalid mount path: '{target}' mount path must be absolute"
+            "invalid mount path: '{target}' mount path must be absolute"
         )));
     }
     match clean(target) {
-        path if path == Path::new("/") => Err(invalid(format!(
-            "invalid volume specification: '{whole}': invalid specification: destination can't be '/'"
-        ))),
+        path if path == Path::new("/") => {
+            Err(invalid("invalid specification: destination can't be '/'"))
+        }
         path => Ok(path.to_string_lossy().into_owned()),
     }
 }
@@ -308,7 +317,16 @@ mod tests {
         check("a:b:c:d", "invalid volume specification");
         check("/a:", "invalid volume specification");
         check("/a:/", "destination can't be '/'");
-        check("/a:b", "mount path must be absolute");
+        check(
+            "/a:b",
+            "invalid volume specification: '/a:b': invalid mount config for type \"bind\": \
+             invalid mount path: 'b' mount path must be absolute",
+        );
+        check(
+            "vol:/",
+            "invalid volume specification: 'vol:/': invalid mount config for type \"volume\": \
+             invalid specification: destination can't be '/'",
+        );
         check("/a:/b:ro,rw", "invalid mode: ro,rw");
         check("/a:/b:x", "invalid mode: x");
         check(
