@@ -21,6 +21,7 @@ mod parity;
 mod proxies;
 mod refusals;
 mod registry;
+mod runtimes;
 mod terminal;
 
 use std::path::PathBuf;

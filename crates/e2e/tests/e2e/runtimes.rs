@@ -1,0 +1,297 @@
+//! Our OCI runtime in runc's place: under Debian's Docker (by containerd) and under podman. (Other
+//! runtimes under our daemon are in `daemon`.)
+//!
+//! Each caller has a mount namespace in which what it writes to `/etc`, `/opt`, `/run` and `/var`
+//! is its own, and no network but the host's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use berth_testkit::image::{archive, cache, docker};
+use berth_testkit::{Machine, Output, run, sh, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::program;
+
+/// Directories and a mount namespace of their own for one caller.
+struct Place {
+    root: PathBuf,
+    /// Of the control groups.
+    name: String,
+    /// Holds the mount namespace until its input ends, or is the caller's daemon.
+    holder: Child,
+    machine: Machine,
+}
+
+/// `$1` is the place's root; what follows is executed.
+const ENTER: &str = r#"
+for directory in etc opt var; do
+    mkdir -p "$1/upper/$directory" "$1/work/$directory"
+    mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$1/upper/$directory,workdir=$1/work/$directory" "/$directory"
+done
+mount -t tmpfs none /run
+shift
+exec "$@"
+"#;
+
+impl Place {
+    fn new(kind: &str, inside: impl FnOnce(&Path, &str) -> Vec<String>) -> Self {
+        let name = format!("berth-test-{}-{kind}", std::process::id());
+        let root = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(&root).unwrap();
+        std::os::unix::fs::symlink(program(), root.join("berth-runtime")).unwrap();
+        let path = format!("{}:{}", cache().join("dockerd").display(), env_path());
+        let holder = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-ec",
+                ENTER,
+                "sh",
+            ])
+            .arg(&root)
+            .args(inside(&root, &name))
+            .env("PATH", path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(root.join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let machine = Machine::new(vec![format!("{}/", root.display()), name.clone()]);
+        Self {
+            root,
+            name,
+            holder,
+            machine,
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.root.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Ends on the one or on the other.
+        drop(self.holder.stdin.take());
+        if let Some(pid) = i32::try_from(self.holder.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.holder.wait();
+        sh(&format!(
+            "find /sys/fs/cgroup -depth -type d -path '*/{}*' -exec rmdir {{}} + || true",
+            self.name
+        ));
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+            self.machine.sweep();
+        } else {
+            self.machine.assert_clean();
+        }
+        std::fs::remove_dir_all(&self.root).unwrap();
+    }
+}
+
+fn env_path() -> String {
+    std::env::var("PATH").unwrap_or_default()
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn docker_runs_our_runtime_in_runcs_place() {
+    let place = Place::new("dockerd", |root, name| {
+        let root = root.display();
+        let line = format!(
+            "dockerd --config-file {root}/daemon.json --data-root {root}/data \
+             --exec-root {root}/exec --pidfile {root}/pid --host unix://{root}/docker.sock \
+             --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
+             --cgroup-parent /{name} --add-runtime berth={root}/berth-runtime \
+             --default-runtime berth"
+        );
+        std::fs::write(format!("{root}/daemon.json"), "{}").unwrap();
+        words(&line).into_iter().map(str::to_owned).collect()
+    });
+    let docker = |words: &[&str]| -> Output {
+        let host = format!("unix://{}", place.root.join("docker.sock").display());
+        run(Command::new(docker()).args(["-H", &host]).args(words), b"")
+    };
+    until("dockerd answers", || {
+        (docker(&["version"]).code == 0).then_some(())
+    });
+    docker(&["load", "-qi", archive("busybox").to_str().unwrap()]).ok();
+    let start = |options: &str, command: &[&str]| {
+        let mut all = vec!["run", "--network", "none"];
+        all.extend(words(options));
+        all.push("busybox");
+        all.extend(command);
+        docker(&all)
+    };
+    assert_eq!(start("--rm", &["echo", "hello"]).ok(), "hello");
+    assert_eq!(start("--rm", &["sh", "-c", "exit 7"]).code, 7);
+    start("--rm", &["nonesuch"]).fails(127, "executable file not found in $PATH");
+    assert_eq!(start("--rm -t", &["tty"]).ok().trim(), "/dev/pts/0");
+    let confined = "--rm --read-only --cap-drop all --user 33 --security-opt no-new-privileges \
+                    --sysctl kernel.msgmax=9000 --ulimit nofile=100:200 --tmpfs /x";
+    let script = "id -u; cat /proc/sys/kernel/msgmax; ulimit -n; touch /z 2>/dev/null || echo ro; \
+                  grep -E 'NoNew|Seccomp:|CapBnd' /proc/self/status | tr -s '\\t' ' '";
+    assert_eq!(
+        start(confined, &["sh", "-c", script]).ok(),
+        "33\n9000\n100\nro\nCapBnd: 0000000000000000\nNoNewPrivs: 1\nSeccomp: 2"
+    );
+    let server = [
+        "sh",
+        "-c",
+        "trap 'exit 5' TERM; echo out; while :; do sleep 0.1; done",
+    ];
+    start("-d --name cc --memory 64m --pids-limit 50", &server).ok();
+    assert_eq!(
+        docker(&["exec", "cc", "sh", "-c", "echo in; exit 3"]).code,
+        3
+    );
+    assert_eq!(
+        docker(&["exec", "-t", "cc", "tty"]).ok().trim(),
+        "/dev/pts/0"
+    );
+    let user = docker(&[
+        "exec",
+        "-u",
+        "33",
+        "-w",
+        "/tmp",
+        "cc",
+        "sh",
+        "-c",
+        "id -u; pwd",
+    ]);
+    assert_eq!(user.ok(), "33\n/tmp");
+    // Docker 20 says 126, later ones 127.
+    let missing = docker(&["exec", "cc", "nonesuch"]);
+    assert!([126, 127].contains(&missing.code), "{}", missing.code);
+    let said = missing.stdout + &missing.stderr;
+    assert!(
+        said.contains("executable file not found in $PATH"),
+        "{said}"
+    );
+    assert!(docker(&["top", "cc"]).ok().contains("sleep"));
+    assert_eq!(docker(&["logs", "cc"]).ok(), "out");
+    docker(&["pause", "cc"]).ok();
+    let status = || {
+        docker(&[
+            "inspect",
+            "-f",
+            "{{.State.Status}} {{.State.ExitCode}}",
+            "cc",
+        ])
+    };
+    assert_eq!(status().ok(), "paused 0");
+    docker(&["unpause", "cc"]).ok();
+    docker(&["update", "--memory", "100m", "--memory-swap", "200m", "cc"]).ok();
+    let stats = docker(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "cc"]);
+    assert!(stats.ok().contains("/ 100MiB"), "{}", stats.stdout);
+    docker(&["stop", "-t", "10", "cc"]).ok();
+    assert_eq!(status().ok(), "exited 5");
+    docker(&["start", "cc"]).ok();
+    docker(&["kill", "cc"]).ok();
+    assert_eq!(docker(&["wait", "cc"]).ok(), "137");
+    docker(&["rm", "cc"]).ok();
+}
+
+#[test]
+fn podman_runs_our_runtime_in_runcs_place() {
+    let place = Place::new("podman", |_, _| vec!["cat".to_owned()]);
+    // Its own defaults are above what root of a container may set.
+    let conf = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+                [engine]\nruntime_supports_json = [\"berth-runtime\"]\n";
+    std::fs::write(place.root.join("containers.conf"), conf).unwrap();
+    let podman_with = |words: &[&str], input: &[u8]| -> Output {
+        let at = |name: &str| place.root.join(name).to_string_lossy().into_owned();
+        let mut command = Command::new("nsenter");
+        command
+            .args([
+                "--target",
+                &place.holder.id().to_string(),
+                "--mount",
+                "podman",
+            ])
+            .args([
+                "--root",
+                &at("root"),
+                "--runroot",
+                &at("run"),
+                "--tmpdir",
+                &at("tmp"),
+            ])
+            .args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"])
+            .args(["--runtime", &at("berth-runtime")])
+            .args(words)
+            .env("CONTAINERS_CONF", at("containers.conf"));
+        run(&mut command, input)
+    };
+    let podman = |words: &[&str]| podman_with(words, b"");
+    until("the mounts are made", || {
+        let mounts = format!("/proc/{}/mountinfo", place.holder.id());
+        let mounts = std::fs::read_to_string(mounts).unwrap();
+        mounts
+            .contains(" /run rw,relatime - tmpfs none")
+            .then_some(())
+    });
+    podman(&["load", "-qi", archive("busybox").to_str().unwrap()]).ok();
+    let start = |options: &str, command: &[&str]| {
+        let parent = format!("/{}", place.name);
+        let mut all = vec!["run", "--network", "none", "--cgroup-parent", &parent];
+        all.extend(words(options));
+        all.push("busybox");
+        all.extend(command);
+        podman_with(&all, b"input")
+    };
+    assert_eq!(start("--rm", &["echo", "hello"]).ok(), "hello");
+    assert_eq!(start("--rm", &["sh", "-c", "exit 7"]).code, 7);
+    start("--rm", &["nonesuch"]).fails(127, "executable file not found in $PATH");
+    assert_eq!(start("--rm -i", &["cat"]).ok(), "input");
+    assert_eq!(start("--rm -t", &["tty"]).ok().trim(), "/dev/pts/0");
+    let confined = "--rm --memory 64m --user 33 --cap-drop all --cap-add net_raw --read-only \
+                    --hostname box";
+    let script = "id -u; hostname; grep CapBnd /proc/self/status | tr -s '\\t' ' '";
+    assert_eq!(
+        start(confined, &["sh", "-c", script]).ok(),
+        "33\nbox\nCapBnd: 0000000000002000"
+    );
+    let server = [
+        "sh",
+        "-c",
+        "trap 'exit 5' TERM; echo out; while :; do sleep 0.1; done",
+    ];
+    start("-d --name cc", &server).ok();
+    let inspect = |format: &str| {
+        podman(&["inspect", "--format", format, "cc"])
+            .ok()
+            .to_owned()
+    };
+    assert!(inspect("{{.OCIRuntime}}").ends_with("/berth-runtime"));
+    assert_eq!(
+        podman(&["exec", "cc", "sh", "-c", "echo in; exit 3"]).code,
+        3
+    );
+    assert_eq!(
+        podman(&["exec", "-t", "cc", "tty"]).ok().trim(),
+        "/dev/pts/0"
+    );
+    assert!(podman(&["top", "cc"]).ok().contains("sleep"));
+    assert_eq!(podman(&["ps", "-q"]).ok().lines().count(), 1);
+    assert_eq!(podman(&["logs", "cc"]).ok(), "out");
+    podman(&["pause", "cc"]).ok();
+    assert_eq!(inspect("{{.State.Status}}"), "paused");
+    podman(&["unpause", "cc"]).ok();
+    podman(&["stop", "-t", "10", "cc"]).ok();
+    assert_eq!(inspect("{{.State.Status}} {{.State.ExitCode}}"), "exited 5");
+    podman(&["start", "cc"]).ok();
+    podman(&["kill", "cc"]).ok();
+    podman(&["rm", "-f", "-t", "0", "cc"]).ok();
+    podman(&["rmi", "-f", "busybox"]).ok();
+}
