@@ -22,7 +22,7 @@ pub use crate::error::{Error, ErrorKind};
 
 use crate::cgroup::{Cgroup, Layout};
 use crate::plan::{self, Plan};
-use crate::seccomp::Filter;
+use crate::seccomp::{Agent, Filter};
 
 mod birth;
 mod channel;
@@ -130,6 +130,8 @@ pub struct ExecRequest<'a> {
     pub stdio: Stdio,
     /// The container's filter; an exec'd process gets the same.
     pub filter: Option<&'a Filter>,
+    /// That of the filter, if it has one.
+    pub agent: Option<&'a Agent>,
     /// The specification of the container, whose personality and memory policy hold for all.
     pub spec: Option<&'a Spec>,
     /// How many of the caller's descriptors from 3 on the process gets.
@@ -147,6 +149,7 @@ impl<'a> ExecRequest<'a> {
             process,
             stdio,
             filter: None,
+            agent: None,
             spec: None,
             preserved: 0,
             keyring: None,
@@ -163,6 +166,7 @@ pub struct Created {
     /// The terminal's master, if a terminal was asked for.
     pub console: Option<OwnedFd>,
     channel: Channel,
+    agent: Option<Agent>,
     /// Taken when it was started.
     container: Option<Container>,
 }
@@ -290,7 +294,8 @@ impl Created {
     /// Lets the first process execute the command. Returns when it has done so, or with the
     /// reason why it could not; then nothing is left of the container.
     pub fn start(mut self) -> Result<Container, Error> {
-        launch(&self.channel).map_err(|failure| match failure {
+        let child = (self.container().pid, self.container().pidfd());
+        launch(&self.channel, child, self.agent.as_ref()).map_err(|failure| match failure {
             Failure::Here(error) => error.prefixed(CREATE_FAILED),
             Failure::Child(error) => error.prefixed(INIT_FAILED),
         })?;
@@ -322,8 +327,8 @@ impl Container {
         })
     }
 
-    /// Starts a container that [`Created::leave`] left waiting.
-    pub fn start_left(&self, handle: Handle) -> Result<(), Error> {
+    /// Starts a container that [`Created::leave`] left waiting. `agent` is that of its filter.
+    pub fn start_left(&self, handle: Handle, agent: Option<&Agent>) -> Result<(), Error> {
         let gone = |_| Error::new(ErrorKind::NotRunning, "the container process is gone");
         let socket = rustix::process::pidfd_getfd(
             &self.pidfd,
@@ -331,7 +336,8 @@ impl Container {
             rustix::process::PidfdGetfdFlags::empty(),
         )
         .map_err(gone)?;
-        launch(&Channel::from(socket)).map_err(|failure| match failure {
+        let child = (self.pid, self.pidfd());
+        launch(&Channel::from(socket), child, agent).map_err(|failure| match failure {
             Failure::Here(error) | Failure::Child(error) => error.prefixed(INIT_FAILED),
         })
     }
@@ -400,7 +406,10 @@ impl Container {
         if has_user {
             process::limits(&process, Some(pid))?;
         }
-        launch(&ours)?;
+        if let Some(pidfd) = &unfinished.pidfd {
+            let child = (pid, pidfd.as_fd());
+            launch(&ours, child, request.agent)?;
+        }
         let mut unfinished = unfinished;
         let pidfd = unfinished
             .pidfd

@@ -104,7 +104,7 @@ pub struct Subject<'a> {
 
 impl Subject<'_> {
     /// The state, as the specification's "State" has it; `pid` is left out when it is 0.
-    fn state(&self, status: &str, pid: i32) -> String {
+    pub(crate) fn state(&self, status: &str, pid: i32) -> serde_json::Value {
         let mut state = serde_json::json!({
             "ociVersion": self.version,
             "id": self.id,
@@ -117,7 +117,7 @@ impl Subject<'_> {
         if let Some(annotations) = self.annotations.filter(|map| !map.is_empty()) {
             state["annotations"] = serde_json::json!(annotations);
         }
-        state.to_string()
+        state
     }
 }
 
@@ -179,7 +179,7 @@ fn failures<'a>(
         .iter()
         .enumerate()
         .filter_map(move |(index, hook)| {
-            let state = subject.state(point.status(), pid);
+            let state = subject.state(point.status(), pid).to_string();
             run_one(hook, &state, env).err().map(|reason| {
                 let name = point.name();
                 Error::internal(format!("error running {name} hook #{index}: {reason}"))

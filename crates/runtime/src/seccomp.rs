@@ -11,6 +11,7 @@
 //! a foreign architecture is killed. x32 calls get ENOSYS (kernels of distributions lack x32).
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use berth_sys::seccomp::{Instruction, flag};
@@ -20,12 +21,16 @@ use oci_spec::runtime::{
 };
 
 use crate::error::Error;
+use crate::hooks::Subject;
 
+mod agent;
 mod assembler;
 mod profile;
 
+pub use agent::Agent;
 pub use profile::default_profile;
 
+use agent::Listener;
 use assembler::{Assembler, Condition, Label};
 
 /// A compiled profile.
@@ -33,6 +38,8 @@ use assembler::{Assembler, Condition, Label};
 pub struct Filter {
     program: Vec<Instruction>,
     flags: u64,
+    /// Who decides about some calls.
+    listener: Option<Listener>,
 }
 
 /// What happens with one system call.
@@ -94,7 +101,8 @@ const MAX_INSTRUCTIONS: usize = 4096;
 
 impl Filter {
     pub fn compile(profile: &LinuxSeccomp) -> Result<Self, Error> {
-        let default = action(profile.default_action(), profile.default_errno_ret())?;
+        let listener = Listener::of(profile)?;
+        let default = action(profile.default_action(), profile.default_errno_ret());
         let mut architectures = profile.architectures().clone().unwrap_or_default();
         if !architectures.contains(&NATIVE) {
             architectures.insert(0, NATIVE);
@@ -120,7 +128,8 @@ impl Filter {
         }
         Ok(Self {
             program,
-            flags: flags(profile),
+            flags: flags(profile, listener.is_some()),
+            listener,
         })
     }
 
@@ -136,9 +145,20 @@ impl Filter {
         Ok(BUILT_IN.get_or_init(|| Arc::new(filter)).clone())
     }
 
-    /// Puts the filter in force for the calling thread.
-    pub(crate) fn load(&self) -> std::io::Result<()> {
-        berth_sys::seccomp::load(&self.program, self.flags)
+    /// The agent of a process that gets this filter, if one is to be asked. `status` is the
+    /// container's: `creating` for its first process, `running` for those that join.
+    pub fn agent(&self, subject: &Subject<'_>, status: &str) -> Option<Agent> {
+        let listener = self.listener.as_ref()?;
+        Some(Agent::new(listener, subject, status))
+    }
+
+    /// Puts the filter in force for the calling thread. Returns what its agent shall get.
+    pub(crate) fn load(&self) -> std::io::Result<Option<OwnedFd>> {
+        if self.listener.is_some() {
+            berth_sys::seccomp::load_listening(&self.program, self.flags).map(Some)
+        } else {
+            berth_sys::seccomp::load(&self.program, self.flags).map(|()| None)
+        }
     }
 }
 
@@ -154,26 +174,26 @@ fn target(architecture: Arch) -> Option<Target> {
     }
 }
 
-fn flags(profile: &LinuxSeccomp) -> u64 {
+fn flags(profile: &LinuxSeccomp, listens: bool) -> u64 {
     profile.flags().iter().flatten().fold(0, |flags, word| {
         flags
             | match word {
                 LinuxSeccompFilterFlag::SeccompFilterFlagLog => flag::LOG,
-                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => flag::TSYNC,
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => flag::SPEC_ALLOW,
+                // With a listener the kernel refuses it, and there are no other threads.
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync if listens => 0,
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => flag::TSYNC,
                 // Only means something with a listener.
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if listens => {
+                    flag::WAIT_KILLABLE_RECV
+                }
                 LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
             }
     })
 }
 
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, Error> {
-    match action {
-        LinuxSeccompAction::ScmpActNotify => Err(Error::invalid(
-            "seccomp action SCMP_ACT_NOTIFY is not supported",
-        )),
-        action => Ok(action.as_u32(errno.map(|errno| errno & 0xffff))),
-    }
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {
+    action.as_u32(errno.map(|errno| errno & 0xffff))
 }
 
 /// The code for one architecture; starts with loading the number.
@@ -218,7 +238,7 @@ fn outcomes(
     let mut outcomes = BTreeMap::new();
     let mut newest = None;
     for entry in profile.syscalls().iter().flatten() {
-        let action = action(entry.action(), entry.errno_ret())?;
+        let action = action(entry.action(), entry.errno_ret());
         let rules = rules(entry.args().as_deref().unwrap_or_default(), action)?;
         for number in entry
             .names()

@@ -1,6 +1,7 @@
 //! What the daemon may ask a keeper for.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use oci_spec::runtime::Process as ProcessSpec;
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +15,7 @@ use crate::protocol::{
     AttachOptions, Event, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
 };
 use berth_runtime::container::{self, ExecRequest};
+use berth_runtime::hooks::Subject;
 use berth_runtime::user;
 
 impl Keeper {
@@ -121,8 +123,17 @@ impl Keeper {
             stderr: options.is_some_and(|options| options.stderr),
         };
         let (stdio, ends) = process::stdio(wanted).map_err(|error| internal(&error))?;
+        let subject = Subject {
+            version: "1.2.0",
+            id: &self.id,
+            bundle: Path::new(""),
+            annotations: None,
+        };
+        let filter = self.filter.as_deref();
+        let agent = filter.and_then(|filter| filter.agent(&subject, "running"));
         let request = ExecRequest {
-            filter: self.filter.as_deref(),
+            filter,
+            agent: agent.as_ref(),
             keyring: Some(&self.id),
             ..ExecRequest::new(spec, stdio)
         };

@@ -44,10 +44,12 @@ pub(super) fn exec(call: &Call<'_>) -> Result<i32, Error> {
     let cgroups = sub_cgroups(args)?;
     let filter = container::filter(&spec)?;
     let signals = (!detach).then(Signals::hold);
+    let agent = (filter.as_ref()).and_then(|filter| filter.agent(&state.subject(), "running"));
     let mut joined = state.container()?.exec(ExecRequest {
         process: &process,
         stdio: stdio(terminal, &process),
         filter: filter.as_ref(),
+        agent: agent.as_ref(),
         spec: Some(&spec),
         preserved,
         keyring: state.has_keyring.then_some(state.id.as_str()),

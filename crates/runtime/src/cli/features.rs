@@ -19,10 +19,11 @@ const MOUNT_OPTIONS: &[&str] = &[
     "bind",
     "defaults",
     "dev",
-    "idmap",
     "diratime",
     "exec",
+    "idmap",
     "loud",
+    "mand",
     "noatime",
     "nodev",
     "nodiratime",
@@ -39,7 +40,9 @@ const MOUNT_OPTIONS: &[&str] = &[
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -61,6 +64,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
@@ -80,6 +84,7 @@ const SECCOMP_ACTIONS: &[&str] = &[
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
@@ -105,6 +110,7 @@ const SECCOMP_FLAGS: &[&str] = &[
     "SECCOMP_FILTER_FLAG_LOG",
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
 
 pub(super) fn features() -> Result<(), Error> {
@@ -169,8 +175,9 @@ mod tests {
         };
         for action in SECCOMP_ACTIONS {
             compiles(
-                json!({"defaultAction": action, "architectures": SECCOMP_ARCHITECTURES,
-                "flags": SECCOMP_FLAGS}),
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x",
+                "architectures": SECCOMP_ARCHITECTURES, "flags": SECCOMP_FLAGS,
+                "syscalls": [{"names": ["read"], "action": action}]}),
             );
         }
         for op in SECCOMP_OPERATORS {

@@ -13,6 +13,8 @@ use crate::container::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{self, Point};
+use crate::plan;
+use crate::seccomp::Agent;
 
 /// How long a killed process may take to end.
 const END_WITHIN_S: i64 = 10;
@@ -261,7 +263,9 @@ pub(super) fn start(call: &Call<'_>) -> Result<(), Error> {
             )));
         }
     };
-    state.container()?.start_left(handle)?;
+    let spec = state.spec()?;
+    let agent = Agent::of(plan::seccomp(&spec), &state.subject(), "creating")?;
+    state.container()?.start_left(handle, agent.as_ref())?;
     state.waiting = None;
     state.save()?;
     poststart(&state)

@@ -29,6 +29,9 @@ pub(crate) enum Report {
     Mounted,
     /// Set up; waits for [`Order::Start`].
     Ready,
+    /// The filter is in force, and its agent shall get the descriptor of this number; waits for
+    /// [`Channel::order_to_the_filtered`].
+    Listener(i32),
     Failed(Error),
     /// The socket closed: the command runs, or the process died.
     Closed,
@@ -89,6 +92,21 @@ impl Channel {
         self.send(b'R', b"", &[])
     }
 
+    /// By write(2): a filter may be in force that refuses all else. Then waits, by read(2), and
+    /// tells whether to go on.
+    pub fn report_listener(&self, number: i32) -> io::Result<bool> {
+        let mut packet = [b'L'; 5];
+        packet[1..].copy_from_slice(&number.to_ne_bytes());
+        rustix::io::write(&self.0, &packet)?;
+        let mut answer = [0];
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut answer))?;
+        Ok(length == 1)
+    }
+
+    pub fn order_to_the_filtered(&self) -> io::Result<()> {
+        self.send(b'A', b"", &[])
+    }
+
     pub fn report_failure(&self, error: &Error) -> io::Result<()> {
         let mut body = vec![kind_letter(error.kind)];
         body.extend_from_slice(error.message.as_bytes());
@@ -116,6 +134,10 @@ impl Channel {
         let (packet, mut descriptors) = self.receive()?;
         Ok(match packet.split_first() {
             None => Report::Closed,
+            Some((b'L', number)) => match number.try_into() {
+                Ok(number) => Report::Listener(i32::from_ne_bytes(number)),
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            },
             Some((b'M', _)) => Report::Mounted,
             Some((b'R', _)) => Report::Ready,
             Some((b'W', text)) => Report::Warning(String::from_utf8_lossy(text).into_owned()),

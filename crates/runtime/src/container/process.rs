@@ -7,7 +7,7 @@
 
 use berth_sys::fork::exit_now;
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -87,7 +87,7 @@ pub(super) fn finish(last: &Final<'_>, channel: &Channel) -> ! {
     if let Err(error) = start_hooks(last) {
         give_up(&error, channel);
     }
-    if let Err(error) = prepared.confine(last.filter) {
+    if let Err(error) = prepared.confine(last.filter, channel) {
         give_up(&error, channel);
     }
     if last.init {
@@ -159,7 +159,7 @@ fn prepare(last: &Final<'_>, channel: &Channel) -> Result<Prepared, Error> {
 
 impl Prepared {
     /// Drops the last privileges and loads the filter.
-    fn confine(&self, filter: Option<&Filter>) -> Result<(), Error> {
+    fn confine(&self, filter: Option<&Filter>, channel: &Channel) -> Result<(), Error> {
         let internal =
             |what: &str, e: &std::io::Error| Error::internal(format!("{what}: {}", io_words(e)));
         if self.die_with_parent {
@@ -176,9 +176,17 @@ impl Prepared {
                 raise(CapSet::one(caps::CAP_SYS_ADMIN))
                     .map_err(|e| internal("raise CAP_SYS_ADMIN", &e))?;
             }
-            filter
+            let listener = filter
                 .load()
                 .map_err(|e| internal("error loading seccomp filter into kernel", &e))?;
+            if let Some(listener) = listener
+                && !channel
+                    .report_listener(listener.as_raw_fd())
+                    .map_err(|e| internal("report the seccomp listener", &e))?
+            {
+                // Nobody wants this process any more.
+                exit_now(1);
+            }
         }
         if let Some(caps) = &self.caps {
             caps::set(Sets {

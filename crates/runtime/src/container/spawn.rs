@@ -16,6 +16,7 @@ use crate::error::{Error, errno_words, io_words};
 use crate::hooks::{self, Point, Subject};
 use crate::plan::{self, MountKind, Plan};
 use crate::rootfs::mounts;
+use crate::seccomp::Agent;
 use crate::userns;
 
 /// Where a failure happened; runc words it differently.
@@ -66,6 +67,8 @@ pub(super) fn spawn(
     );
     let outlives = request.lifetime == Lifetime::Own;
     let subject = subject(&request);
+    let agent = (request.filter).and_then(|filter| filter.agent(&subject, "creating"));
+    let subject = request.demands.bundle.map(|_| subject);
     let hooked = Hooked::of(plan, subject, &request.rootfs);
     let fork = birth::fork(new, &join, entry.as_ref().map(AsFd::as_fd));
     let (child, pidfd) = match fork.map_err(|e| failed("clone", &e))? {
@@ -134,6 +137,7 @@ pub(super) fn spawn(
         warnings,
         console,
         channel: ours,
+        agent,
         container: Some(Container {
             pid: child,
             pidfd,
@@ -174,14 +178,14 @@ fn settle(plan: &Plan, child: Pid, stdio: &Stdio, channel: &Channel) -> Result<(
     Ok(())
 }
 
-fn subject<'a>(request: &CreateRequest<'a>) -> Option<Subject<'a>> {
-    let bundle = request.demands.bundle?;
-    Some(Subject {
+/// A container without a bundle has no hooks; an agent is told an empty path.
+fn subject<'a>(request: &CreateRequest<'a>) -> Subject<'a> {
+    Subject {
         version: request.spec.version(),
         id: request.id,
-        bundle,
+        bundle: request.demands.bundle.unwrap_or(Path::new("")),
         annotations: request.spec.annotations().as_ref(),
-    })
+    }
 }
 
 /// The hooks of a creation, and whom they are told about.
@@ -367,7 +371,7 @@ pub(super) fn listen(
             }
             Report::Ready => return Ok((console, warnings)),
             Report::Failed(error) => return Err(Failure::Child(error)),
-            Report::Closed => {
+            Report::Closed | Report::Listener(_) => {
                 return Err(Failure::Child(Error::internal(
                     "the process ended without a word",
                 )));
@@ -376,15 +380,33 @@ pub(super) fn listen(
     }
 }
 
-/// Lets the child execute its command, and waits for its doing so.
-pub(super) fn launch(channel: &Channel) -> Result<(), Failure> {
+/// Lets the child execute its command, and waits for its doing so. Its filter's agent gets what
+/// it needs to answer.
+pub(super) fn launch(
+    channel: &Channel,
+    child: (Pid, BorrowedFd<'_>),
+    agent: Option<&Agent>,
+) -> Result<(), Failure> {
     channel
         .order_start()
         .map_err(|e| failed("order the start", &e))?;
-    match channel
-        .report()
-        .map_err(|e| failed("receive a report", &e))?
-    {
+    let mut report = channel.report();
+    if let (Ok(Report::Listener(number)), Some(agent)) = (&report, agent) {
+        let (pid, pidfd) = child;
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        let listener = rustix::process::pidfd_getfd(pidfd, *number, flags)
+            .map_err(|e| failed("take the seccomp listener", &e.into()))?;
+        agent.hand_over(listener.as_fd(), pid.as_raw_nonzero().get())?;
+        channel
+            .order_to_the_filtered()
+            .map_err(|e| failed("order to go on", &e))?;
+        report = channel.report();
+    } else if let (Ok(Report::Closed), Some(_)) = (&report, agent) {
+        return Err(Failure::Child(Error::internal(
+            "the filter lets no seccomp agent be told of it",
+        )));
+    }
+    match report.map_err(|e| failed("receive a report", &e))? {
         Report::Closed => Ok(()),
         Report::Failed(error) => Err(Failure::Child(error)),
         other => Err(Failure::Here(Error::internal(format!(

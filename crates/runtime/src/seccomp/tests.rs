@@ -105,10 +105,29 @@ fn each_entry_has_its_own_errno() {
     check(&filter, X86_64.audit, x86_64("read"), [0; 6], RET_ENOSYS);
 }
 
+const NOTIFY: &str = r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"listenerPath":"/run/agent",
+    "flags":["SECCOMP_FILTER_FLAG_TSYNC","SECCOMP_FILTER_FLAG_LOG","SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+    "syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#;
+
 #[test]
-fn notify_is_refused() {
-    let result = Filter::compile(&profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#));
-    assert!(result.unwrap_err().message.contains("NOTIFY"));
+fn an_agent_is_asked_about_the_calls_it_is_named_for() {
+    let filter = Filter::compile(&profile(NOTIFY)).unwrap();
+    check(&filter, X86_64.audit, x86_64("mkdir"), [0; 6], 0x7fc0_0000);
+    check(&filter, X86_64.audit, x86_64("read"), [0; 6], ALLOW);
+    assert!(filter.listener.is_some());
+    assert_eq!(filter.flags, flag::LOG | flag::WAIT_KILLABLE_RECV);
+}
+
+#[test]
+fn what_no_agent_could_be_asked_is_refused() {
+    for (from, to) in [
+        ("mkdir", "write"),
+        ("ALLOW", "NOTIFY"),
+        ("listenerPath", "comment"),
+    ] {
+        let error = Filter::compile(&profile(&NOTIFY.replace(from, to))).unwrap_err();
+        assert!(error.message.contains("SCMP_ACT_NOTIFY"), "{from}");
+    }
 }
 
 #[test]

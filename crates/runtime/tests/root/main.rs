@@ -14,6 +14,7 @@ mod failures;
 mod hooks;
 mod mounts;
 mod namespaces;
+mod seccomp;
 mod security;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,6 +51,7 @@ fn main() {
         failures::CLAIMS,
         mounts::CLAIMS,
         namespaces::CLAIMS,
+        seccomp::CLAIMS,
         security::CLAIMS,
         command_line::CLAIMS,
         hooks::CLAIMS,
