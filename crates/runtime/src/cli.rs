@@ -17,6 +17,7 @@ use crate::error::{Error, io_words};
 mod args;
 mod console;
 mod control;
+mod document;
 mod events;
 mod exec;
 mod features;

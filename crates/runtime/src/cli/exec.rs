@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use oci_spec::runtime::{Capabilities, Capability, Process as ProcessSpec, Spec};
 
 use super::console::{Relay, Signals, hand_over};
-use super::life::{check_process, check_terminal, preserved, send_pidfd, stdio, write_pid};
+use super::document::{check_process, load_process};
+use super::life::{check_terminal, preserved, send_pidfd, stdio, write_pid};
 use super::state::{State, Status};
-use super::{Args, Call, io};
+use super::{Args, Call};
 use crate::container::{self, ExecRequest};
 use crate::error::{Error, ErrorKind};
 
@@ -30,13 +31,9 @@ pub(super) fn exec(call: &Call<'_>) -> Result<i32, Error> {
     }
     let spec = state.spec()?;
     let process = match args.value("process") {
-        Some(path) => {
-            let text = std::fs::read(path).map_err(io(&format!("open {path}")))?;
-            serde_json::from_slice(&text).map_err(|e| Error::invalid(format!("{path}: {e}")))?
-        }
+        Some(path) => load_process(path, call.log)?,
         None => changed(&spec, args)?,
     };
-    check_process(&process)?;
     let terminal = process.terminal().unwrap_or(false);
     let detach = args.is_set("detach");
     check_terminal(args, terminal, detach)?;
@@ -123,6 +120,7 @@ fn changed(spec: &Spec, args: &Args) -> Result<ProcessSpec, Error> {
         let groups = process.user_mut().additional_gids_mut();
         groups.get_or_insert_default().push(gid);
     }
+    check_process(&process)?;
     Ok(process)
 }
 

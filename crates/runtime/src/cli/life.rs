@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Process as ProcessSpec, Spec};
 
 use super::console::{Relay, Signals, hand_over};
+use super::document::load_spec;
 use super::state::{State, Status};
 use super::{Args, Call, io};
 use crate::container::{
@@ -18,35 +19,6 @@ use crate::seccomp::Agent;
 
 /// How long a killed process may take to end.
 const END_WITHIN_S: i64 = 10;
-
-/// The specification of a bundle.
-pub(super) fn load_spec(bundle: &Path) -> Result<Spec, Error> {
-    let text = std::fs::read(bundle.join("config.json")).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::invalid("JSON specification file config.json not found")
-        }
-        _ => io("open config.json")(error),
-    })?;
-    let spec: Spec = serde_json::from_slice(&text)
-        .map_err(|error| Error::invalid(format!("config.json: {error}")))?;
-    let process = spec.process().as_ref();
-    check_process(process.ok_or_else(|| Error::invalid("process property must not be empty"))?)?;
-    Ok(spec)
-}
-
-/// What no process can be without.
-pub(super) fn check_process(process: &ProcessSpec) -> Result<(), Error> {
-    if process.cwd().as_os_str().is_empty() {
-        return Err(Error::invalid("Cwd property must not be empty"));
-    }
-    if !process.cwd().is_absolute() {
-        return Err(Error::invalid("Cwd must be an absolute path"));
-    }
-    if process.args().as_ref().is_none_or(Vec::is_empty) {
-        return Err(Error::invalid("args must not be empty"));
-    }
-    Ok(())
-}
 
 /// The terminal that was asked for has a place to go: our own, or the caller's socket.
 pub(super) fn check_terminal(args: &Args, terminal: bool, detach: bool) -> Result<(), Error> {
@@ -114,7 +86,7 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     let id = call.args.id()?;
     let bundle = Path::new(call.args.value("bundle").unwrap_or("."));
     let bundle = std::fs::canonicalize(bundle).map_err(io("bundle"))?;
-    let mut spec = load_spec(&bundle)?;
+    let mut spec = load_spec(&bundle, call.log)?;
     let terminal = spec.process().as_ref().and_then(ProcessSpec::terminal);
     let terminal = terminal.unwrap_or(false);
     check_terminal(call.args, terminal, detach)?;

@@ -301,6 +301,13 @@ fn namespaces(
                 ))
             },
         )?;
+        if *kind == Namespaces::MOUNT && is_own(&fd, "mnt") {
+            // The container's root would become the host's.
+            return Err(Error::invalid(format!(
+                "namespace path {}: a container cannot be in the host's mount namespace",
+                path.display()
+            )));
+        }
         join.push((*kind, fd));
     }
     if let Some(netns) = netns {
@@ -310,6 +317,15 @@ fn namespaces(
         join.push((Namespaces::NETWORK, fd));
     }
     Ok(join)
+}
+
+/// Whether a namespace is the one that we are in.
+fn is_own(namespace: &OwnedFd, kind: &str) -> bool {
+    let own = rustix::fs::stat(Path::new("/proc/self/ns").join(kind));
+    match (own, rustix::fs::fstat(namespace)) {
+        (Ok(own), Ok(theirs)) => (own.st_dev, own.st_ino) == (theirs.st_dev, theirs.st_ino),
+        _ => false,
+    }
 }
 
 pub(super) fn undumpable() -> Result<(), Error> {

@@ -52,7 +52,7 @@ impl Kinds {
                 _ => new |= flag,
             }
         }
-        if !new.contains(Namespaces::MOUNT) {
+        if !owns(Namespaces::MOUNT, new, &join) {
             return Err(Error::invalid(
                 "a container needs a mount namespace of its own",
             ));
