@@ -23,6 +23,8 @@ const QUEUE: usize = 64;
 /// How long nothing has to be asked for before a spare namespace is made: a start that is under
 /// way shall have the processors and the kernel's locks for itself.
 const LULL: Duration = Duration::from_millis(3);
+/// The same after a namespace was given out, which is going to be connected.
+const START: Duration = Duration::from_millis(30);
 /// The loopback's index in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -110,9 +112,10 @@ fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
         return;
     }
     let mut spare = Spare::Unwanted;
+    let mut pause = LULL;
     loop {
         let job = match spare {
-            Spare::Wanted => match jobs.recv_timeout(LULL) {
+            Spare::Wanted => match jobs.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => Job::Provide,
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(job) => job,
@@ -130,6 +133,7 @@ fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
                     Spare::Unwanted | Spare::Wanted => (create(), netns::enter(home)),
                 };
                 let _ = reply.send(made);
+                pause = START;
                 back
             }
             Job::Provide => {
@@ -142,6 +146,7 @@ fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
                 let back = netns::enter(home);
                 drop(namespace);
                 let _ = reply.send(done);
+                pause = LULL;
                 back
             }
         };
@@ -156,6 +161,11 @@ fn create() -> io::Result<OwnedFd> {
     netns::unshare()?;
     let namespace = netns::current()?;
     route::set_up(&mut Socket::route()?, LOOPBACK)?;
+    // As Docker on a network without IPv6: no link-local address, no router solicitations on what
+    // comes after the loopback. A kernel without IPv6 has no such file. Here, since it takes
+    // longer the more namespaces there are: their files of the same name share one chain of the
+    // kernel's cache of names.
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     Ok(namespace)
 }
 
@@ -167,9 +177,6 @@ fn configure(interface: Interface) -> io::Result<()> {
         gateway,
         announce,
     } = interface;
-    // As Docker on a network without IPv6: no link-local address, no router solicitations. A
-    // kernel without IPv6 has no such file.
-    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     if announce {
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"), "1")?;
     }

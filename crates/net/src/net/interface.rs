@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use berth_sys::netlink::Socket;
 use berth_sys::netlink::route::{self, PortMode};
 
 use super::{INTERFACE, Net, lock};
@@ -35,7 +36,7 @@ impl Net {
                 peer_namespace: netns,
             };
             match route::create_veth(&mut socket, &veth) {
-                Ok(()) => return Ok(name),
+                Ok(()) => return self.bring_up(&mut socket, name),
                 Err(error) if error.is(libc::EEXIST) => {}
                 Err(error) => return Err(failed("make a veth pair on", &self.bridge.name)(error)),
             }
@@ -44,6 +45,20 @@ impl Net {
         Err(failed("make a veth pair on", &self.bridge.name)(
             error.into(),
         ))
+    }
+
+    /// A port of a bridge needs no IPv6 of its own; with it, each is a route in lists that the
+    /// kernel goes through for every other.
+    fn bring_up(&self, socket: &mut Socket, name: String) -> Result<String, Error> {
+        // A kernel without IPv6 has no such file.
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+        match route::set_up_by_name(socket, &name) {
+            Ok(()) => Ok(name),
+            Err(error) => {
+                self.reaper.remove(name);
+                Err(failed("bring up a port of", &self.bridge.name)(error))
+            }
+        }
     }
 
     /// The kernel notices a new carrier in a work queue of its own, and drops packets until then.

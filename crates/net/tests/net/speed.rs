@@ -62,6 +62,50 @@ fn the_network_is_ready_when_connect_returns() {
     });
 }
 
+/// The kernel gives a bridge 1,023 ports.
+#[test]
+fn a_thousand_containers_are_connected_and_the_hundredth_as_fast_as_the_first() {
+    with_machine(|machine| {
+        const CONTAINERS: usize = 1000;
+        const WINDOW: usize = 50;
+        let net = machine.open(machine.config("crowd"));
+        let (mut on, mut off, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..CONTAINERS {
+            let netns = net.create_namespace().expect("a namespace");
+            let id = format!("container{n}");
+            let host_port = u16::try_from(20_000 + n).expect("a port");
+            let request = || berth_net::EndpointRequest {
+                container_id: &id,
+                netns: std::os::fd::AsFd::as_fd(&netns),
+                mac: None,
+                ipv4: None,
+                ports: vec![tcp(host_port, 80)],
+            };
+            let begin = Instant::now();
+            net.connect(request()).expect("connect");
+            on.push(begin.elapsed());
+            others.push(netns);
+        }
+        for n in (0..CONTAINERS).rev() {
+            let begin = Instant::now();
+            net.disconnect(&format!("container{n}"))
+                .expect("disconnect");
+            off.push(begin.elapsed());
+        }
+        off.reverse();
+        let window = |times: &[Duration], at: usize| median(times[at..at + WINDOW].to_vec());
+        for at in [0, 100, 500, 900] {
+            let (on, off) = (window(&on, at), window(&off, at));
+            println!("{at} others: connect {on:?}, disconnect {off:?}");
+        }
+        // The kernel itself goes through a bridge's ports for a new one; at a thousand that shows.
+        assert!(window(&on, 100) < 4 * window(&on, 0));
+        assert!(window(&on, 900) < 20 * window(&on, 0));
+        drop(others);
+        net.settle();
+    });
+}
+
 #[test]
 fn ten_thousand_ports_are_published_and_taken_back() {
     with_machine(|machine| {

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{Emitable, ParseableParametrized};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{
@@ -90,6 +90,9 @@ pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
 }
 
 /// Makes a bridge, already up. Its address is given, so that it does not change with its ports.
+///
+/// It floods multicast rather than snooping, as it would without a querier anyway: with snooping,
+/// every port that comes or goes has the kernel go through the timers of all others.
 pub fn create_bridge(
     socket: &mut Socket,
     name: &str,
@@ -102,7 +105,10 @@ pub fn create_bridge(
     message.attributes = vec![
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::Address(mac.to_vec()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
+        ]),
     ];
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     let mut messages = Messages::new();
@@ -110,7 +116,7 @@ pub fn create_bridge(
     socket.execute(messages).map(|_| ())
 }
 
-/// Makes a pair; this side is up, the peer is not yet.
+/// Makes a pair, both sides down.
 pub fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
@@ -120,8 +126,6 @@ pub fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
         LinkAttribute::NetNsFd(veth.peer_namespace.as_raw_fd()),
     ];
     let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
     message.attributes = vec![
         LinkAttribute::IfName(veth.name.to_owned()),
         LinkAttribute::Mtu(veth.mtu),
@@ -139,6 +143,16 @@ pub fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> Result<(), Error> {
 pub fn set_up(socket: &mut Socket, index: u32) -> Result<(), Error> {
     let mut messages = Messages::new();
     messages.push(RTM_SETLINK, CHANGE, emit(&up(index)));
+    socket.execute(messages).map(|_| ())
+}
+
+pub fn set_up_by_name(socket: &mut Socket, name: &str) -> Result<(), Error> {
+    let mut message = up(0);
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&message));
     socket.execute(messages).map(|_| ())
 }
 
