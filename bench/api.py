@@ -127,6 +127,20 @@ class Api:
         body = {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network}}
         return json.loads(self.request("POST", "/containers/create", body))["Id"]
 
+    def create_published(self, port):
+        """A container that publishes this port on any of 127.0.0.1."""
+        binding = [{"HostIp": "127.0.0.1", "HostPort": ""}]
+        body = {
+            "Image": "busybox:latest",
+            "Cmd": ["sleep", "1000"],
+            "ExposedPorts": {f"{port}/tcp": {}},
+            "HostConfig": {"PortBindings": {f"{port}/tcp": binding}},
+        }
+        return json.loads(self.request("POST", "/containers/create", body))["Id"]
+
+    def inspect(self, identity):
+        return json.loads(self.request("GET", f"/containers/{identity}/json"))
+
     def start(self, identity):
         self.request("POST", f"/containers/{identity}/start")
 
