@@ -60,8 +60,9 @@ pub fn main(program: &str, words: &[String]) -> ExitCode {
 }
 
 /// A launcher that is not the daemon's first one.
-pub fn launcher(cgroup: Option<&str>) -> ExitCode {
-    ExitCode::from(u8::try_from(run::launcher(cgroup)).unwrap_or(1))
+pub fn launcher(words: &[String]) -> ExitCode {
+    let word = |index| words.get(index).map(String::as_str);
+    ExitCode::from(u8::try_from(run::launcher(word(0), word(1))).unwrap_or(1))
 }
 
 fn fail(message: &str) -> ExitCode {

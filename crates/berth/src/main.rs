@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         (_, Some("daemon")) => sealed(|| daemon::main("berth daemon", &args[1..])),
         ("berth-runtime" | "runc", _) => runtime(&called, 1),
         (_, Some("runtime")) => runtime("berth runtime", 2),
-        (_, Some(LAUNCHER)) => sealed(|| daemon::launcher(args.get(1).map(String::as_str))),
+        (_, Some(LAUNCHER)) => sealed(|| daemon::launcher(&args[1..])),
         (_, Some("demo")) => demo::main(&args[1..]),
         (_, Some(demo::SERVER)) => demo::serve(&args[1..]),
         _ => command_line("berth", args),

@@ -54,6 +54,8 @@ pub struct Config<'a> {
     /// Where the launcher and the keepers live, below each cgroup hierarchy's root (for example
     /// `/berth/keepers`), so that limits on the daemon do not reach them. `None` stays put.
     pub cgroup: Option<&'a str>,
+    /// Whether `cgroup` is in a scope of systemd's, which removes it.
+    pub is_scope: bool,
     /// By name: what [`LauncherRequest::Service`] can start.
     pub services: &'a [(&'static str, Service)],
 }
@@ -104,7 +106,7 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
         // The daemon may be gone by now; the next receive notices.
         let _ = framing::encode(&reply).and_then(|frame| framing::send(&socket, &frame, &[]));
     }
-    if let Some(cgroup) = config.cgroup {
+    if let Some(cgroup) = config.cgroup.filter(|_| !config.is_scope) {
         place::leave(cgroup);
     }
     0
@@ -151,6 +153,8 @@ impl Job {
         match (self, framing::decode(&body)) {
             (Self::Keeper, Ok(LauncherRequest::Launch(launch))) => {
                 drop(body);
+                // When systemd ends the scope, the container is told, too; its end is recorded.
+                berth_sys::signal::survive(libc::SIGTERM);
                 crate::keeper::run(launch, fds)
             }
             (Self::Service(service), Ok(LauncherRequest::Service { args, .. })) => {
@@ -197,6 +201,14 @@ impl Launcher {
             revive: Some(Box::new(revive)),
             ..self
         }
+    }
+
+    /// `None` when it has ended.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pid
     }
 
     /// The daemon's end of the socket, for a client of its own.

@@ -26,6 +26,7 @@ mod v2;
 pub use alarm::Alarm;
 use setting::Setting;
 pub use stats::Stats;
+pub(crate) use v2::weight;
 
 /// How often [`Cgroup::remove`] tries again while dying processes are still in the way, and how
 /// long it waits in between.

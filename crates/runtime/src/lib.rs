@@ -12,5 +12,6 @@ pub mod rootfs;
 mod scheduling;
 pub mod seccomp;
 pub mod selfexe;
+pub mod systemd;
 pub mod user;
 mod userns;

@@ -28,6 +28,17 @@ pub fn reset() {
     set_mask(0);
 }
 
+/// Survives `signal` without a word. Unlike one that is ignored or blocked, it has its default
+/// effect again in every program that this process or its children execute.
+pub fn survive(signal: i32) {
+    extern "C" fn nothing(_signal: i32) {}
+    // SAFETY: the handler touches nothing, so it may run at any point; SA_RESTART (which
+    // signal(3) sets) lets most system calls go on.
+    unsafe {
+        libc::signal(signal, nothing as *const () as libc::sighandler_t);
+    }
+}
+
 /// Blocks every signal that can be blocked.
 pub fn block_all() {
     set_mask(u64::MAX);

@@ -18,6 +18,7 @@ use berth_image::distribution::{self, Distribution, Registries};
 use berth_keeper::launcher::{self, Launcher};
 use berth_net::address::{Cidr, Pool};
 use berth_net::{BridgeConfig, Firewall, Net};
+use berth_runtime::systemd::Place;
 use berth_store::Store;
 use berth_tasks::Scope;
 use rustix::process::Pid;
@@ -51,18 +52,25 @@ pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     surroundings.complete_proxies(&mut settings);
     let distribution = distribution_config(&settings)?;
     let instance = Instance::claim(&settings)?;
-    let cgroup_parent = settings
-        .cgroup_parent
-        .clone()
-        .unwrap_or_else(|| format!("/{}", instance.name));
-    let keepers = format!("/{}/keepers", instance.name);
     // While this process has one thread and little memory: every keeper is a copy of it.
+    let mut place = Place::obtain(&instance.name).context("find a place for containers")?;
+    if let Some(warning) = &place.warning {
+        tracing::warn!(cgroup = %place.cgroup, "systemd gives no scope: {warning}");
+    }
     let launcher = launcher::fork(launcher::Config {
-        cgroup: Some(&keepers),
+        cgroup: Some(&place.keepers()),
+        is_scope: place.is_scope,
         services: SERVICES,
     })
-    .context("start the launcher")?
-    .revived_by(move |socket| another_launcher(socket, &keepers));
+    .context("start the launcher")?;
+    if let Some(pid) = launcher.pid() {
+        place.settle(pid).context("start the launcher")?;
+    }
+    let cgroup_parent = settings.cgroup_parent.clone();
+    let cgroup_parent = cgroup_parent.unwrap_or_else(|| place.cgroup.clone());
+    let mut again = vec![place.keepers()];
+    again.extend(place.is_scope.then(|| instance.name.clone()));
+    let launcher = launcher.revived_by(move |socket| another_launcher(socket, &again));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(workers())
@@ -98,6 +106,8 @@ fn init_logging(settings: &Settings) -> LevelHandle {
     let (filter, handle) = tracing_subscriber::reload::Layer::new(reload::filter(settings));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // A journal or a file shows colours as noise.
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_target(false);
     tracing_subscriber::registry()
         .with(filter)
@@ -116,14 +126,20 @@ fn leave_network(net: Arc<Net>, idle: bool) -> Result<()> {
     }
 }
 
-/// What becomes of `berth daemon-launcher CGROUP`, with the daemon's socket as its standard input.
-pub fn launcher(cgroup: Option<&str>) -> i32 {
+/// What becomes of `berth daemon-launcher CGROUP [INSTANCE]`, with the daemon's socket as its standard
+/// input. With the instance's name, its place is a scope, which may have ended meanwhile.
+pub fn launcher(cgroup: Option<&str>, instance: Option<&str>) -> i32 {
+    let settle = |mut place: Place| place.settle(rustix::process::getpid());
+    if let Some(Err(_)) = instance.map(|name| Place::obtain(name).and_then(settle)) {
+        return 1;
+    }
     // The launcher makes its standard input the null device.
     match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => launcher::run(
             UnixStream::from(socket),
             launcher::Config {
                 cgroup,
+                is_scope: instance.is_some(),
                 services: SERVICES,
             },
         ),
@@ -132,11 +148,12 @@ pub fn launcher(cgroup: Option<&str>) -> i32 {
 }
 
 /// In place of one that was killed.
-fn another_launcher(socket: UnixStream, cgroup: &str) -> std::io::Result<Pid> {
+fn another_launcher(socket: UnixStream, words: &[String]) -> std::io::Result<Pid> {
     tracing::warn!("the launcher had ended; a new one was started");
     let child = Command::new("/proc/self/exe")
         .arg0("berth")
-        .args([crate::LAUNCHER, cgroup])
+        .arg(crate::LAUNCHER)
+        .args(words)
         .stdin(OwnedFd::from(socket))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -24,6 +24,7 @@ pub struct Settings {
     pub group: Option<String>,
     pub data_root: Option<PathBuf>,
     pub exec_root: Option<PathBuf>,
+    pub exec_opts: Vec<String>,
     pub pidfile: Option<PathBuf>,
     pub bridge: Option<String>,
     pub bip: Option<String>,
@@ -96,6 +97,7 @@ const KEYS: &[&str] = &[
     "group",
     "data-root",
     "exec-root",
+    "exec-opts",
     "pidfile",
     "bridge",
     "bip",
@@ -234,6 +236,9 @@ impl Settings {
                 "specified default runtime '{name}' does not exist; register it with --add-runtime {name}=PATH"
             );
         }
+        for option in &self.exec_opts {
+            exec_option(option)?;
+        }
         for label in &self.labels {
             if !label.contains('=') {
                 bail!("bad attribute format: {label}: labels are key=value");
@@ -262,6 +267,23 @@ impl Settings {
             (_, Some(level)) => level,
             (_, None) => "info",
         }
+    }
+}
+
+/// dockerd's one option of this kind. Containers are in cgroups that we write to, under systemd
+/// below a scope that it has left to us; a unit for each container would cost a call to systemd
+/// for each start, and gains nothing.
+fn exec_option(option: &str) -> Result<()> {
+    match option.split_once('=') {
+        Some(("native.cgroupdriver", "cgroupfs")) => Ok(()),
+        Some(("native.cgroupdriver", "systemd")) => bail!(
+            "native.cgroupdriver=systemd is not supported: under systemd, all containers are in one delegated scope (berth.slice/berth.scope) with the driver cgroupfs; leave the option out"
+        ),
+        Some(("native.cgroupdriver", other)) => {
+            bail!("native.cgroupdriver option {other} not supported: use cgroupfs")
+        }
+        Some((key, _)) => bail!("invalid exec-opt {key:?}: the only one is native.cgroupdriver"),
+        None => bail!("unable to parse key/value option: {option}"),
     }
 }
 
@@ -366,6 +388,11 @@ mod tests {
             "invalid log-driver \"papyrus\"",
         );
         check(none(), r#"{"default-runtime": "crun"}"#, "does not exist");
+        let driver = |word: &str| format!(r#"{{"exec-opts": ["native.cgroupdriver={word}"]}}"#);
+        assert!(join(none(), &driver("cgroupfs")).is_ok());
+        check(none(), &driver("systemd"), "native.cgroupdriver=systemd");
+        check(none(), &driver("x"), "option x not supported");
+        check(none(), r#"{"exec-opts": ["a=b"]}"#, "exec-opt \"a\"");
     }
 
     #[test]

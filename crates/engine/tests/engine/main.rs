@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     }
     let launcher = launcher::fork(launcher::Config {
         cgroup: None,
+        is_scope: false,
         services: &[("relay", relay)],
     })
     .expect("fork the launcher");

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
     let services: [(&'static str, launcher::Service); 1] = [("echo", echo)];
     let config = Config {
         cgroup: Some(&cgroup),
+        is_scope: false,
         services: &services,
     };
     let launchers = [(); 2].map(|()| launcher::fork(config).expect("fork a launcher"));

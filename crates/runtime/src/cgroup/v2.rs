@@ -218,7 +218,7 @@ fn cpu(resources: &LinuxResources, settings: &mut Vec<Setting>) {
 /// ten whose exponent is the quadratic function of the shares' binary logarithm through these
 /// three points, as in runc 1.3.2 and crun 1.23. (The straight line of before gave the default
 /// of one version less than half of the default of the other.)
-fn weight(shares: u64) -> u64 {
+pub(crate) fn weight(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,
         262_144.. => 10_000,

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::{self, Point};
 use crate::plan;
 use crate::seccomp::Agent;
+use crate::systemd::{self, Unit};
 
 /// How long a killed process may take to end.
 const END_WITHIN_S: i64 = 10;
@@ -94,10 +95,23 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     pass_sockets(&mut spec, call.listen_fds);
     confine_devices(&mut spec);
     spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
-    let cgroup = cgroup_path(&spec, id);
+    let unit = scope(call.args, &spec, id)?;
+    let cgroup = match &unit {
+        Some(unit) => unit.cgroup(),
+        None => cgroup_path(&spec, id),
+    };
     let rootfs = rootfs(&spec, &bundle)?;
     let filter = container::filter(&spec)?;
     let mut state = State::reserve(&call.root, id, &bundle, &spec, &cgroup)?;
+    state.unit = unit;
+    // Until the container's process is in the scope.
+    let _holder = match &state.unit {
+        Some(unit) => {
+            let started = systemd::start_scope(unit, id, &spec);
+            Some(started.inspect_err(|_| state.release())?)
+        }
+        None => None,
+    };
     let keep_keyring = call.args.is_set("no-new-keyring");
     state.has_keyring = !keep_keyring;
     let process = spec.process().as_ref();
@@ -162,6 +176,22 @@ fn confine_devices(spec: &mut Spec) {
     rules.append(given);
     rules.extend(allowed);
     *given = rules;
+}
+
+/// The scope that systemd is to make, with `--systemd-cgroup`.
+fn scope(args: &Args, spec: &Spec, id: &str) -> Result<Option<Unit>, Error> {
+    if !args.is_set("systemd-cgroup") {
+        return Ok(None);
+    }
+    if !systemd::is_running() {
+        return Err(Error::invalid(
+            "systemd cgroup flag passed, but systemd support for managing cgroups is not available",
+        ));
+    }
+    let linux = spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    let path = path.map_or_else(Default::default, |path| path.to_string_lossy());
+    Unit::of_cgroups_path(&path, id).map(Some)
 }
 
 /// The cgroup below each hierarchy's root.
@@ -357,7 +387,8 @@ fn end(state: &State) -> Result<(), Error> {
     cgroup
         .remove()
         .and(killed)
-        .map_err(io("unable to remove container's cgroup"))
+        .map_err(io("unable to remove container's cgroup"))?;
+    state.unit.as_ref().map_or(Ok(()), systemd::stop_scope)
 }
 
 /// It is no child of ours, so its pidfd only tells that it ended.

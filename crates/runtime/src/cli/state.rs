@@ -19,6 +19,7 @@ use crate::cgroup::Cgroup;
 use crate::container::{Container, Handle};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::Subject;
+use crate::systemd::Unit;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct State {
@@ -32,6 +33,9 @@ pub(super) struct State {
     pub bundle: PathBuf,
     rootfs: PathBuf,
     pub cgroup: String,
+    /// The scope that systemd made for it.
+    #[serde(default)]
+    pub unit: Option<Unit>,
     /// Its processes end with the first one.
     pub owns_pids: bool,
     /// It has a session keyring of its own.
@@ -97,6 +101,7 @@ impl State {
             bundle: bundle.to_owned(),
             rootfs: root.unwrap_or_default(),
             cgroup: cgroup.to_owned(),
+            unit: None,
             owns_pids,
             has_keyring: true,
             waiting: None,

@@ -43,7 +43,11 @@ pub(super) fn update(call: &Call<'_>) -> Result<(), Error> {
     if state.status() == Status::Stopped {
         return Err(Error::new(ErrorKind::NotRunning, "container not running"));
     }
-    state.container()?.update(&resources)
+    state.container()?.update(&resources)?;
+    match &state.unit {
+        Some(unit) => crate::systemd::update_scope(unit, &resources),
+        None => Ok(()),
+    }
 }
 
 fn parse(text: &[u8]) -> Result<LinuxResources, Error> {
