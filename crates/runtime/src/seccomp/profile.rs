@@ -14,7 +14,8 @@ use oci_spec::runtime::{
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
-const AF_VSOCK: u64 = 40;
+const AF_ALG: u64 = 38;
+const AF_KCM: u64 = 41;
 /// Every flag of clone(2) that makes a namespace.
 const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 
@@ -110,14 +111,18 @@ pub fn default_profile(capabilities: &HashSet<Capability>) -> LinuxSeccomp {
             LinuxSeccompOperator::ScmpCmpEq,
         )
     }));
-    // A socket of AF_VSOCK would reach the hypervisor, past every network namespace.
-    rules.push(with_arg(
-        allow("socket"),
-        0,
-        AF_VSOCK,
-        None,
-        LinuxSeccompOperator::ScmpCmpNe,
-    ));
+    // A socket of AF_ALG (38) reaches the kernel's cryptography, through which CVE-2026-31431
+    // wrote to any file that could be read; Docker forbids it since 29.4. One of AF_VSOCK (40)
+    // would reach the hypervisor, past every network namespace. 39 is AF_NFC. (socketcall(2) of
+    // 32-bit programs has its family in memory, where a filter cannot look.)
+    rules.extend(
+        [
+            (LinuxSeccompOperator::ScmpCmpLt, AF_ALG),
+            (LinuxSeccompOperator::ScmpCmpEq, AF_ALG + 1),
+            (LinuxSeccompOperator::ScmpCmpGe, AF_KCM),
+        ]
+        .map(|(operator, family)| with_arg(allow("socket"), 0, family, None, operator)),
+    );
     for (capability, names) in BY_CAPABILITY {
         if capabilities.contains(capability) {
             rules.push(allow(names));
