@@ -1,9 +1,9 @@
 //! What an instance is called and where it lives. Many run side by side: every name of a kernel
 //! object derives from the data root, and locks keep two daemons off the same directories.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,8 @@ use super::settings::Settings;
 
 pub const DATA_ROOT: &str = "/var/lib/berth";
 pub const EXEC_ROOT: &str = "/run/berth";
+/// A container's root leaves setuid programs in volumes, which no user of the host may reach.
+const DATA_ROOT_MODE: u32 = 0o710;
 /// Clients that name no daemon ask here.
 pub const SOCKET: &str = "/run/berth/berth.sock";
 
@@ -37,8 +39,11 @@ impl Instance {
                 .data_root
                 .as_deref()
                 .unwrap_or(Path::new(DATA_ROOT)),
-            0o711,
+            DATA_ROOT_MODE,
         )?;
+        // Also where somebody else has made it.
+        std::fs::set_permissions(&data_root, Permissions::from_mode(DATA_ROOT_MODE))
+            .with_context(|| format!("protect {}", data_root.display()))?;
         let exec_root = directory(
             settings
                 .exec_root

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,11 @@ const EXIT: &str = "exit.json";
 
 /// Takes the directory over from an earlier keeper, and listens in it.
 pub fn listen(dir: &Path) -> io::Result<UnixListener> {
-    fs::create_dir_all(dir)?;
+    // Nobody else has any business with sockets and states.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)?;
     for name in [SOCKET, STATE, EXIT] {
         match fs::remove_file(dir.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
