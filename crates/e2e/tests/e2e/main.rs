@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
 
+mod attacks;
 mod clients;
 mod containers;
 mod control;
