@@ -26,8 +26,8 @@ struct Place {
 /// `$1` is the place's root; what follows is executed.
 const ENTER: &str = r#"
 for directory in etc opt var; do
-    mkdir -p "$1/upper/$directory" "$1/work/$directory"
-    mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$1/upper/$directory,workdir=$1/work/$directory" "/$directory"
+    mkdir -p "$1/upper/$directory" "$1/scratch/$directory"
+    mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$1/upper/$directory,workdir=$1/scratch/$directory" "/$directory"
 done
 mount -t tmpfs none /run
 shift
