@@ -221,6 +221,18 @@ impl Cgroup {
             .try_for_each(|setting| self.write(setting))
     }
 
+    /// Version 2: gives it to the root of a user namespace. In version 1 that is not safe.
+    pub fn delegate(&self, uid: u32) -> Result<(), Error> {
+        let Layout::V2 { mount } = self.layout else {
+            return Ok(());
+        };
+        // Before Linux 4.15 there was no list.
+        let files = fs::read_to_string("/sys/kernel/cgroup/delegate")
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+        v2::delegate(&mount.join(&self.path), uid, &files)
+            .map_err(|e| Error::internal(format!("delegate the cgroup: {}", io_words(&e))))
+    }
+
     /// What of these limits the host's version cannot do and leaves out, in words.
     pub fn lacking(&self, resources: &LinuxResources) -> Vec<&'static str> {
         match self.layout {

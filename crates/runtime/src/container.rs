@@ -26,6 +26,7 @@ use crate::seccomp::{Agent, Filter};
 
 mod birth;
 mod channel;
+mod command;
 mod console;
 mod init;
 mod join;

@@ -175,6 +175,21 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether a user namespace gets its cgroup to rule: it has one of its own, and sees it
+    /// writable (as in runc).
+    pub fn owns_cgroups(&self) -> bool {
+        let is_writable = |mount: &Mount| {
+            let options = &mount.options;
+            let set = options.set | options.recursive_set;
+            mount.kind == MountKind::Cgroup && set & berth_sys::mount::attr::RDONLY == 0
+        };
+        self.kinds.has_user()
+            && self.kinds.new.contains(Namespaces::CGROUP)
+            && self.mounts.iter().any(is_writable)
+    }
+}
+
 /// The seccomp profile of a specification.
 pub(crate) fn seccomp(spec: &Spec) -> Option<&LinuxSeccomp> {
     spec.linux()

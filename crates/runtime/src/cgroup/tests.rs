@@ -395,6 +395,24 @@ fn limits_land_in_the_files_of_version_2() {
 }
 
 #[test]
+fn a_delegated_cgroup_is_its_users_but_its_limits_are_not() {
+    use std::os::unix::fs::MetadataExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["cgroup.procs", "memory.max"] {
+        fs::write(directory.path().join(file), "").unwrap();
+    }
+    v2::delegate(directory.path(), 1000, "cgroup.procs\nmemory.reclaim\n").unwrap();
+    let owner = |file: &str| directory.path().join(file).metadata().unwrap().uid();
+    assert_eq!(
+        (owner("."), owner("cgroup.procs"), owner("memory.max")),
+        (1000, 1000, 0)
+    );
+}
+
+#[test]
 fn oom_kills_are_counted() {
     assert_eq!(flat_key("low 0\noom 3\noom_kill 2\n", "oom_kill"), Some(2));
     assert_eq!(

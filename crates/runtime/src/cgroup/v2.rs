@@ -292,6 +292,20 @@ pub(super) fn now(directory: &Path) -> Now {
     }
 }
 
+/// Gives a cgroup to a user, who may then move processes about in it and make cgroups below it
+/// (kernel documentation, "Delegation"). `files` is the kernel's list of what goes with that.
+pub(super) fn delegate(directory: &Path, uid: u32, files: &str) -> io::Result<()> {
+    std::os::unix::fs::chown(directory, Some(uid), None)?;
+    for file in files.lines() {
+        match std::os::unix::fs::chown(directory.join(file), Some(uid), None) {
+            // A controller that the cgroup does not have.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn freeze(directory: &Path, frozen: bool) -> io::Result<()> {
     let wanted = u64::from(frozen);
     fs::write(directory.join("cgroup.freeze"), wanted.to_string())?;

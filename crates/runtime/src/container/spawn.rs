@@ -122,6 +122,12 @@ pub(super) fn spawn(
         cgroup.set(resources)?;
         left_out = cgroup.lacking(resources);
     }
+    if plan.owns_cgroups() {
+        let maps = userns::maps_of(child).map_err(|e| failed("read the mappings", &e))?;
+        if let Some(uid) = plan::host_id(&maps.uids, plan.process.uid) {
+            container.cgroup()?.delegate(uid)?;
+        }
+    }
     order_join(&ours, container.cgroup()?, plan, layout)?;
     let (console, mut warnings) = listen(&ours, || match hooked {
         None => Ok(()),
