@@ -213,7 +213,9 @@ impl Owner {
         match event {
             Event::Started { pid, started_at_ns } => self.started(pid, started_at_ns).await,
             Event::StartFailed(failure) => self.start_refused(&failure).await,
-            Event::Exited(exit) => self.ended(exit).await,
+            // A keeper that introduces itself late may say so twice.
+            Event::Exited(exit) if self.state.phase.is_live() => self.ended(exit).await,
+            Event::Exited(_) => {}
             Event::ExecExited { exec, code } => self.shared.exec_ended(&self.record, &exec, code),
             Event::Oom => {
                 self.state.oom_killed = true;

@@ -78,7 +78,8 @@ impl Channel {
         self.socket.async_io(Interest::WRITABLE, send).await
     }
 
-    /// The next frame; `None` when the other side has closed. Cancel safe.
+    /// The next frame; `None` when the other side has closed. Cancel safe. `Unsupported`: a frame
+    /// that cannot be read, after which others may come.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
             if let Some(message) = self.take_frame()? {
@@ -117,9 +118,13 @@ impl Channel {
         let Some(body) = self.input.get(4..4 + length) else {
             return Ok(None);
         };
-        let message = serde_json::from_slice(body)?;
+        let message = serde_json::from_slice(body).map_err(|error| {
+            // The next frame begins where this one ends, so that a message of another version can
+            // be passed over.
+            io::Error::new(io::ErrorKind::Unsupported, error)
+        });
         self.input.drain(..4 + length);
-        Ok(Some(message))
+        message.map(Some)
     }
 }
 

@@ -16,8 +16,9 @@ use crate::frame::Channel;
 
 /// How long a keeper may take to accept a request; it does nothing that could block it.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a keeper may take to introduce itself to a new daemon.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a start of the daemon waits for a keeper to introduce itself. One that takes longer
+/// (its disk hangs) stands by what it wrote at its container's start until it says more.
+const HELLO_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Where a request's answer goes.
 pub type Answer = oneshot::Sender<Result<ReplyBody>>;
@@ -56,7 +57,7 @@ impl Keeper {
                 .request(RequestBody::Hello { version: VERSION }, Vec::new(), answer)
                 .await;
             loop {
-                let Some(message) = keeper.channel.receive::<Message>().await? else {
+                let Some(message) = keeper.message().await? else {
                     return Ok(None);
                 };
                 // Events that come before the answer are in the state already.
@@ -75,7 +76,13 @@ impl Keeper {
             Ok(Ok(Some(state))) => Ok(Some((keeper, state))),
             Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => match berth_keeper::keeper::read_state(directory) {
+                Ok(Some(written)) => {
+                    tracing::warn!(container = written.id, "its keeper does not respond yet");
+                    Ok(Some((keeper, written)))
+                }
+                _ => Err(io::ErrorKind::TimedOut.into()),
+            },
         }
     }
 
@@ -112,7 +119,7 @@ impl Keeper {
     /// safe.
     pub async fn event(&mut self) -> Option<Event> {
         loop {
-            match self.channel.receive::<Message>().await {
+            match self.message().await {
                 Ok(Some(message)) => {
                     if let Some(event) = self.settle(message) {
                         return Some(event);
@@ -127,15 +134,29 @@ impl Keeper {
         }
     }
 
+    /// The next message; those of another version that this one does not know are passed over.
+    async fn message(&mut self) -> io::Result<Option<Message>> {
+        loop {
+            match self.channel.receive().await {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    tracing::warn!(%error, "a keeper of another version says what is not understood");
+                }
+                received => return received,
+            }
+        }
+    }
+
     fn settle(&mut self, message: Message) -> Option<Event> {
         match message {
             Message::Event(event) => Some(event),
             Message::Reply(Reply { seq, body }) => {
-                if let Some(answer) = self.waiting.remove(&seq) {
+                let answer = self.waiting.remove(&seq)?;
+                match answer.send(Ok(body)) {
+                    // It introduces itself late, and had no more to say since its container's end.
+                    Err(Ok(ReplyBody::State(state))) => state.exited.map(Event::Exited),
                     // Whoever asked may have gone.
-                    answer.send(Ok(body)).ok();
+                    _ => None,
                 }
-                None
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keeper::settled;
 use crate::options::{Condition, RemoveOptions, StartOptions, StopOptions, Waited};
 use crate::record::{Phase, Record, View};
-use crate::shared::Shared;
+use crate::shared::{Shared, kill_leftovers};
 use crate::signal;
 
 /// Docker's grace period.
@@ -25,6 +25,9 @@ const KILL_DEADLINE: Duration = Duration::from_secs(10);
 pub fn parse_signal(text: &str) -> Result<i32> {
     signal::parse(text).ok_or_else(|| Error::invalid(format!("invalid signal: {text}")))
 }
+
+/// A keeper that has not passed a signal on by then hangs.
+const SIGNAL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The signal that asks the container to end.
 fn stop_signal(record: &Record) -> i32 {
@@ -75,8 +78,8 @@ async fn wait_and_kill(
     }
     match send(shared, handle, first, false).await {
         Ok(()) => {}
-        // It has ended in between.
-        Err(error) if error.kind == ErrorKind::Conflict => {}
+        // It has ended in between, or does not hear.
+        Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Unavailable) => {}
         Err(error) => return Err(error),
     }
     thaw(handle).await;
@@ -112,6 +115,8 @@ async fn ended_within(handle: &Handle, before: u64, limit: Option<Duration>) -> 
 
 async fn kill_and_wait(shared: &Shared, handle: &Handle, before: u64, ends: bool) -> Result<()> {
     match send(shared, handle, signal::KILL, ends).await {
+        // A keeper that hangs in its container (it executes something in a frozen one) is helped.
+        Err(error) if error.kind == ErrorKind::Unavailable => kill_directly(shared, handle).await,
         Ok(()) => {}
         // It is ending: its keeper had no more answer.
         Err(error) if error.kind == ErrorKind::Conflict => {}
@@ -126,6 +131,17 @@ async fn kill_and_wait(shared: &Shared, handle: &Handle, before: u64, ends: bool
         handle.id,
         KILL_DEADLINE.as_secs()
     )))
+}
+
+/// Kills a container's processes without its keeper.
+async fn kill_directly(shared: &Shared, handle: &Handle) {
+    let (id, cgroup) = (handle.id.clone(), shared.cgroup(&handle.view().record));
+    let work = shared
+        .scope
+        .spawn_blocking(move || kill_leftovers(&id, &cgroup));
+    if work.await.is_err() {
+        tracing::error!(container = %handle.id, "killing its processes panicked");
+    }
 }
 
 /// A frozen process does not see its signal.
@@ -145,15 +161,18 @@ async fn thaw(handle: &Handle) {
 
 async fn send(shared: &Shared, handle: &Handle, signal: i32, ends: bool) -> Result<()> {
     let target = Target::Init;
-    let answer = handle
-        .ask(|reply| Command::Signal {
-            signal,
-            target,
-            ends,
-            reply,
-        })
-        .await?;
-    settled(answer)?;
+    let answer = handle.ask(|reply| Command::Signal {
+        signal,
+        target,
+        ends,
+        reply,
+    });
+    let answer = tokio::time::timeout(SIGNAL_DEADLINE, answer).await;
+    settled(answer.unwrap_or_else(|_| {
+        Err(Error::unavailable(
+            "the container's keeper does not respond",
+        ))
+    })?)?;
     let number = signal.to_string();
     shared.container_event(&handle.view().record, "kill", &[("signal", &number)]);
     Ok(())

@@ -105,11 +105,7 @@ async fn one(
             not_running(shared, record, state)
         }
         (None, true) => {
-            let since = state.started_at;
-            let exit = blocking(shared, record, move |shared, record| {
-                lost_keeper(shared, record, since)
-            })
-            .await;
+            let exit = blocking(shared, record, lost_keeper).await;
             if exit.is_none() {
                 state.phase = Phase::Exited;
             }

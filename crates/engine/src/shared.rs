@@ -171,11 +171,10 @@ impl Shared {
     }
 }
 
-/// How a container ended whose keeper is gone: as its exit record says, if that is of this run;
-/// otherwise the keeper was killed, what is left of the container is killed too, and it counts
-/// as killed. Blocks.
-pub fn lost_keeper(shared: &Shared, record: &Record, started_at: Timestamp) -> ExitRecord {
-    if let Some(exit) = exit_record(shared, record, started_at) {
+/// How a container ended whose keeper is gone: as its exit record says; otherwise the keeper was
+/// killed, what is left of the container is killed too, and it counts as killed. Blocks.
+pub fn lost_keeper(shared: &Shared, record: &Record) -> ExitRecord {
+    if let Some(exit) = exit_record(shared, record) {
         return exit;
     }
     kill_leftovers(&record.id, &shared.cgroup(record));
@@ -202,9 +201,15 @@ pub fn kill_leftovers(id: &Id, cgroup: &str) {
     }
 }
 
-/// The exit record that the keeper left, unless it is of an earlier run.
-pub fn exit_record(shared: &Shared, record: &Record, started_at: Timestamp) -> Option<ExitRecord> {
+/// The exit record that the keeper left. It is of the last run: each keeper begins by removing
+/// that of the one before. (Times say nothing: the clock may have been set back.)
+fn exit_record(shared: &Shared, record: &Record) -> Option<ExitRecord> {
     let directory = shared.config.runtime_dir(record.id.as_str());
-    let exit = berth_keeper::keeper::read_exit(&directory).ok()??;
-    (started_at.is_zero() || exit.finished_at_ns >= started_at.unix_nanos()).then_some(exit)
+    match berth_keeper::keeper::read_exit(&directory) {
+        Ok(exit) => exit,
+        Err(error) => {
+            tracing::error!(container = %record.id, %error, "its exit record cannot be read");
+            None
+        }
+    }
 }

@@ -145,6 +145,14 @@ impl Decoder {
 
     /// The next whole message, if there is one. After an error the stream cannot be used.
     pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+        self.next_as(decode)
+    }
+
+    /// The same with a way to read it that may look twice.
+    pub fn next_as<T>(
+        &mut self,
+        read: impl FnOnce(&[u8]) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
         let pending = &self.buffer[self.start..];
         let Some(header) = pending.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
@@ -153,13 +161,18 @@ impl Decoder {
         let Some(body) = pending.get(HEADER_BYTES..HEADER_BYTES + length) else {
             return Ok(None);
         };
-        let message = decode(body)?;
+        let message = read(body)?;
         self.start += HEADER_BYTES + length;
         if self.start == self.buffer.len() {
             self.buffer = Vec::new();
             self.start = 0;
         }
         Ok(Some(message))
+    }
+
+    /// Closes the descriptors that have arrived: nobody knows which message they belong to.
+    pub fn drop_fds(&mut self) {
+        self.fds.clear();
     }
 
     /// The next descriptor, which belongs to the message that [`Decoder::next_message`] gave last.

@@ -125,14 +125,24 @@ impl Keeper {
         self.publish(&Event::Warning { message });
     }
 
-    fn logged(&mut self, result: Result<(), crate::log::Error>) {
+    /// Tells what became of records: once that they are dropped, and how many when the log takes
+    /// them again or the container has ended.
+    fn logged(&mut self, result: Result<(), crate::log::Error>, is_final: bool) {
         match result {
-            Ok(()) => self.log_has_failed = false,
             Err(error) if !self.log_has_failed => {
                 self.log_has_failed = true;
                 self.warn(&error);
             }
             Err(_same) => (),
+            Ok(()) => self.log_has_failed &= self.log.is_failing(),
+        }
+        // A number that nobody hears waits for the next daemon.
+        if self.connections.iter().any(|it| it.is_subscribed) {
+            let count = self.log.take_dropped(is_final);
+            if count > 0 {
+                let message = format!("{count} records of the container's log were dropped");
+                self.publish(&Event::Warning { message });
+            }
         }
     }
 }

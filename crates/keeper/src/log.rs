@@ -45,10 +45,9 @@ pub enum Error {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
-    #[error("write {bytes} bytes to the log {path}; they are lost")]
+    #[error("write to the log {path}: records are dropped until it takes them again")]
     Write {
         path: std::path::PathBuf,
-        bytes: usize,
         source: std::io::Error,
     },
     #[error("rotate the log {path}")]
@@ -109,6 +108,23 @@ impl Log {
         match self {
             Self::None => Ok(()),
             Self::JsonFile(file) => file.finish(),
+        }
+    }
+
+    /// How many records were dropped since this was asked last; 0 while records are being dropped,
+    /// unless that is final.
+    pub fn take_dropped(&mut self, is_final: bool) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::JsonFile(file) => file.take_dropped(is_final),
+        }
+    }
+
+    /// Whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::JsonFile(file) => file.is_failing(),
         }
     }
 

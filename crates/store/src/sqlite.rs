@@ -65,10 +65,16 @@ impl Database {
         connection
             .pragma_update(None, "cache_size", -CACHE_KIB)
             .map_err(failed)?;
-        connection.execute_batch(SCHEMA).map_err(failed)?;
-        connection
-            .pragma_update(None, "user_version", SCHEMA_VERSION)
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed)?;
+        // An existing store is opened without a write, for which a full disk may have no room.
+        if version != SCHEMA_VERSION {
+            connection.execute_batch(SCHEMA).map_err(failed)?;
+            connection
+                .pragma_update(None, "user_version", SCHEMA_VERSION)
+                .map_err(failed)?;
+        }
         let compacted = compacted(&connection).map_err(failed)?;
         let revision = last_revision(&connection).map_err(failed)?;
         Ok(Self {

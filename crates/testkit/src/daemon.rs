@@ -17,6 +17,7 @@ use crate::{image, sh};
 /// ended, and the machine has to be as it was.
 pub struct Daemon {
     pub root: PathBuf,
+    pub data: PathBuf,
     program: PathBuf,
     /// A program and its flags that the daemon is started by.
     under: Vec<String>,
@@ -38,23 +39,37 @@ impl Daemon {
     /// (`nsenter`, `unshare`).
     #[track_caller]
     pub fn start_under(under: &[&str], program: impl Into<PathBuf>, flags: &[&str]) -> Self {
+        Self::begin(under, program.into(), None, flags)
+    }
+
+    /// The same with its data elsewhere, in a directory that is made.
+    #[track_caller]
+    pub fn start_with_data(program: impl Into<PathBuf>, data: &Path, flags: &[&str]) -> Self {
+        Self::begin(&[], program.into(), Some(data), flags)
+    }
+
+    fn begin(under: &[&str], program: PathBuf, data: Option<&Path>, flags: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("berth-test-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(root.join("data")).unwrap();
+        let data = data.map_or_else(|| root.join("data"), Path::to_owned);
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir_all(&data).unwrap();
         let digest = sh(&format!(
-            "printf %s $(realpath {}/data) | sha256sum",
-            root.display()
+            "printf %s $(realpath {}) | sha256sum",
+            data.display()
         ));
         let six = &digest[..6];
         let marks = vec![
             root.to_string_lossy().into_owned() + "/",
+            data.to_string_lossy().into_owned() + "/",
             format!("berth-{six}"),
             format!("br-{six}"),
         ];
         let mut daemon = Self {
             root,
-            program: program.into(),
+            data,
+            program,
             under: under.iter().map(|&word| word.to_owned()).collect(),
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             child: None,
@@ -98,10 +113,7 @@ impl Daemon {
             .chain([self.program.as_os_str()]);
         let mut command = Command::new(words.next().expect("at least the program"));
         command.args(words);
-        command
-            .arg("daemon")
-            .arg("--data-root")
-            .arg(self.root.join("data"));
+        command.arg("daemon").arg("--data-root").arg(&self.data);
         command
             .arg("--exec-root")
             .arg(self.root.join("exec"))
@@ -152,6 +164,18 @@ impl Daemon {
         let mut child = self.child.take().expect("the daemon runs");
         kill_process(Pid::from_child(&child), signal).unwrap();
         until("the daemon ends", || child.try_wait().unwrap());
+    }
+
+    /// Waits for one that was ended by others.
+    #[track_caller]
+    pub fn reap(&mut self) {
+        let mut child = self.child.take().expect("the daemon runs");
+        until("the daemon ends", || child.try_wait().unwrap());
+    }
+
+    /// From now on it is this program: an upgrade, once it is started again.
+    pub fn replace_program(&mut self, program: impl Into<PathBuf>) {
+        self.program = program.into();
     }
 
     /// Tells it something that does not end it.

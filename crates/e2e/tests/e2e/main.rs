@@ -11,6 +11,7 @@ mod clients;
 mod containers;
 mod control;
 mod daemon;
+mod damage;
 mod demo;
 mod faults;
 mod hosts;
@@ -23,6 +24,8 @@ mod proxies;
 mod refusals;
 mod registry;
 mod runtimes;
+mod shortage;
+mod stuck;
 mod terminal;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::attach::greet;
 use berth_docker::container::HostConfig;
@@ -13,6 +14,10 @@ use crate::error::{Error, Result};
 use crate::keeper::settled;
 use crate::options::StartOptions;
 use crate::record::{Phase, Record};
+
+/// A keeper answers at once, unless its container or its disk hangs: then only the owner's other
+/// commands must not.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 pub type Reply<T> = oneshot::Sender<Result<T>>;
 
@@ -153,10 +158,14 @@ impl Owner {
         &mut self,
         mut answer: oneshot::Receiver<Result<ReplyBody>>,
     ) -> Result<ReplyBody> {
+        let deadline = tokio::time::Instant::now() + ANSWER_DEADLINE;
         loop {
             let gone = || Error::not_running(self.record.id.as_str());
             let event = tokio::select! {
                 biased;
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(Error::internal("the container's keeper does not respond"));
+                }
                 answer = &mut answer => {
                     return answer.unwrap_or_else(|_| Err(gone())).and_then(settled);
                 }

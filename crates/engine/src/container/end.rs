@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Owner;
 use crate::error::{Error, Result};
 use crate::record::{Phase, Record};
-use crate::shared::lost_keeper;
+use crate::shared::{kill_leftovers, lost_keeper};
 
 impl Owner {
     /// The main process has ended.
@@ -74,13 +74,18 @@ impl Owner {
         if !self.state.phase.is_live() {
             return;
         }
+        if self.state.phase == Phase::Starting {
+            self.kill_leftovers().await;
+            let error =
+                Error::internal("the container's keeper ended before the container started");
+            return self.start_failed(error, 128).await;
+        }
         let shared = self.shared.clone();
         let record = self.record.clone();
-        let since = self.state.started_at;
         let work = self
             .shared
             .scope
-            .spawn_blocking(move || lost_keeper(&shared, &record, since));
+            .spawn_blocking(move || lost_keeper(&shared, &record));
         let exit = match work.await {
             Ok(exit) => exit,
             Err(_) => ExitRecord {
@@ -90,12 +95,17 @@ impl Owner {
                 finished_at_ns: Timestamp::now().unix_nanos(),
             },
         };
-        if self.state.phase == Phase::Starting {
-            let error =
-                Error::internal("the container's keeper ended before the container started");
-            return self.start_failed(error, 128).await;
-        }
         self.ended(exit).await;
+    }
+
+    /// Kills what may have come to be of a start that is given up.
+    pub(super) async fn kill_leftovers(&mut self) {
+        self.keeper = None;
+        let (id, cgroup) = (self.record.id.clone(), self.shared.cgroup(&self.record));
+        let work = move || kill_leftovers(&id, &cgroup);
+        if self.shared.scope.spawn_blocking(work).await.is_err() {
+            tracing::error!(container = %self.record.id, "killing its processes panicked");
+        }
     }
 
     /// Takes address, ports and rules away, if there are any.

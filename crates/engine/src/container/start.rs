@@ -143,12 +143,19 @@ impl Owner {
 
     pub(super) async fn started(&mut self, pid: i32, started_at_ns: i64) {
         self.timer = None;
+        let before = self.state.started_at;
         self.state.phase = Phase::Running { pid, paused: false };
         self.state.started_at = Timestamp(started_at_ns);
         self.state.exit_code = 0;
         self.state.oom_killed = false;
         self.state.error.clear();
-        self.save_state().await;
+        // A daemon that finds no word of the start takes the container's processes for those of a
+        // start that nobody answered.
+        if let Err(error) = self.state.save(&self.record.id, &self.shared.store).await {
+            self.state.started_at = before;
+            self.kill_leftovers().await;
+            return self.start_failed(error, START_FAILED).await;
+        }
         self.publish();
         self.shared.container_event(&self.record, "start", &[]);
         for reply in self.starters.drain(..) {

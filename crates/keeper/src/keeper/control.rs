@@ -7,11 +7,18 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::framing::{self, Decoder};
-use crate::protocol::{Event, Message, Reply, ReplyBody, Request};
+use crate::protocol::{Event, Failure, FailureKind, Message, Reply, ReplyBody, Request};
 use berth_sys::fdpass;
+use serde::Deserialize;
 
 /// A daemon that lets this much wait is taken for dead.
 const BUFFER_BYTES: usize = 16 << 20;
+
+/// All that can be said of a request from the future.
+#[derive(Deserialize)]
+struct Unknown {
+    seq: u64,
+}
 
 #[derive(Debug)]
 pub struct Connection {
@@ -78,12 +85,26 @@ impl Connection {
         }
     }
 
+    /// A request that a newer daemon has learnt since is refused here, and the next one given.
     pub fn next_request(&mut self) -> Option<Request> {
-        match self.decoder.next_message() {
-            Ok(request) => request,
-            Err(_broken) => {
-                self.is_gone = true;
-                None
+        loop {
+            let read = |body: &[u8]| match framing::decode(body) {
+                Ok(request) => Ok(Ok(request)),
+                Err(error) => framing::decode::<Unknown>(body)
+                    .map(|unknown| Err((unknown, error.to_string()))),
+            };
+            match self.decoder.next_as(read) {
+                Ok(None) => return None,
+                Ok(Some(Ok(request))) => return Some(request),
+                Ok(Some(Err((unknown, message)))) => {
+                    self.decoder.drop_fds();
+                    let kind = FailureKind::InvalidRequest;
+                    self.reply(unknown.seq, ReplyBody::Failed(Failure { kind, message }));
+                }
+                Err(_broken) => {
+                    self.is_gone = true;
+                    return None;
+                }
             }
         }
     }
@@ -121,5 +142,35 @@ impl Connection {
             }
             _ => self.is_gone = true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::protocol::RequestBody;
+
+    #[test]
+    fn a_request_from_the_future_is_refused_and_the_next_one_is_heard() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(ours.into(), false);
+        let future = serde_json::json!({"seq": 7, "op": "sing", "song": "x"});
+        let known = Request {
+            seq: 8,
+            body: RequestBody::Pause,
+        };
+        for frame in [framing::encode(&future), framing::encode(&known)] {
+            framing::send(&theirs, &frame.unwrap(), &[]).unwrap();
+        }
+        connection.receive();
+        assert_eq!(connection.next_request().unwrap().seq, 8);
+        assert!(!connection.is_gone());
+        let (body, _) = framing::recv(&theirs).unwrap().unwrap();
+        let Message::Reply(Reply { seq: 7, body }) = framing::decode(&body).unwrap() else {
+            panic!("an answer")
+        };
+        assert!(matches!(body, ReplyBody::Failed(_)));
     }
 }

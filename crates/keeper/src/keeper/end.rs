@@ -62,7 +62,7 @@ impl Keeper {
         self.processes[index].ended(exit);
         let key = self.processes[index].key;
         let finished = self.log.finish();
-        self.logged(finished);
+        self.logged(finished, true);
         let record = ExitRecord {
             code: exit.code(),
             signal: exit.signal(),

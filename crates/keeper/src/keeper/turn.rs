@@ -45,7 +45,7 @@ impl Keeper {
                 self.handle(source, events);
             }
             let flushed = self.log.flush();
-            self.logged(flushed);
+            self.logged(flushed, false);
         }
     }
 
@@ -165,7 +165,7 @@ impl Keeper {
         }
         if process.exec.is_none() {
             let written = self.log.write(stream, &self.buffer, now_ns());
-            self.logged(written);
+            self.logged(written, false);
         }
         true
     }

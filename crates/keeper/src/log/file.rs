@@ -26,6 +26,15 @@ pub struct JsonFile {
     streams: [Lines; 2],
     batch: Batch,
     compressor: Option<Compressor>,
+    loss: Loss,
+}
+
+/// What the disk did not take.
+#[derive(Debug, Default)]
+struct Loss {
+    /// The last write failed.
+    goes_on: bool,
+    records: u64,
 }
 
 /// Whole records that are not in the file yet.
@@ -64,6 +73,7 @@ impl JsonFile {
                 ..Batch::default()
             },
             compressor: None,
+            loss: Loss::default(),
         })
     }
 
@@ -99,6 +109,20 @@ impl JsonFile {
         result.and(self.flush())
     }
 
+    /// How many records were dropped since this was asked last; 0 while records are being dropped,
+    /// unless that is `final`.
+    pub fn take_dropped(&mut self, is_final: bool) -> u64 {
+        if self.loss.goes_on && !is_final {
+            return 0;
+        }
+        std::mem::take(&mut self.loss.records)
+    }
+
+    /// Whether the last write failed.
+    pub fn is_failing(&self) -> bool {
+        self.loss.goes_on
+    }
+
     pub fn rest(&mut self) {
         self.batch.bytes.shrink_to_fit();
         for lines in &mut self.streams {
@@ -128,14 +152,17 @@ impl JsonFile {
                 Ok(count) => {
                     rest = &rest[count..];
                     self.size_bytes += count as u64;
+                    self.loss.goes_on = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(source) => {
-                    let bytes = rest.len();
+                    // The one that was written in part has its end in the rest, too.
+                    let records = memchr::memchr_iter(b'\n', rest).count() as u64;
+                    self.loss.goes_on = true;
+                    self.loss.records += records;
                     self.size_bytes = cut_torn_record(&self.file).unwrap_or(self.size_bytes);
                     return Err(Error::Write {
                         path: self.path.clone(),
-                        bytes,
                         source,
                     });
                 }
@@ -164,12 +191,17 @@ impl JsonFile {
     }
 
     fn next_file(&mut self) -> io::Result<()> {
+        // Made before anything is moved: a full disk has room for names, but not for a file.
+        let next = rotate::next(&self.path);
+        let file = open_append(&next)?;
         if rotate::shift(&self.path, &self.limits)? {
-            self.file = open_append(&self.path)?;
+            std::fs::rename(&next, &self.path)?;
+            self.file = file;
             if self.limits.compress {
                 self.compressor = Some(Compressor::start(&self.path)?);
             }
         } else {
+            std::fs::remove_file(&next)?;
             self.file.set_len(0)?;
         }
         self.size_bytes = 0;

@@ -34,6 +34,13 @@ fn numbered(path: &Path, number: u32, extension: &str) -> PathBuf {
     name.into()
 }
 
+/// Where the next file is made, before it takes the place of the current one.
+pub fn next(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".next");
+    name.into()
+}
+
 /// The renames, oldest first, that make room for `log.1`. Each target that exists is replaced,
 /// which is how the oldest file goes.
 fn plan(path: &Path, limits: &Limits) -> Vec<(PathBuf, PathBuf)> {
@@ -50,7 +57,7 @@ fn plan(path: &Path, limits: &Limits) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// Moves the files along; the caller opens a new one. With one file only, nothing is moved and
+/// Moves the files along; the caller puts a new one in place. With one file only, nothing is moved and
 /// the caller empties the file (`Ok(false)`).
 pub fn shift(path: &Path, limits: &Limits) -> io::Result<bool> {
     if limits.max_files < 2 {

@@ -74,7 +74,7 @@ fn differences(daemon: &Daemon) -> Vec<String> {
             wrong.push(format!("{what}: {missing} is missing"));
         }
     };
-    let data = daemon.root.join("data");
+    let data = &daemon.data;
     same("directory", &names(&data.join("containers")), &listed.all);
     same("snapshot", &names(&data.join("snapshots")), &listed.all);
     same("cgroup", &cgroups(&instance), &listed.running);
