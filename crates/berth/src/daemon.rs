@@ -11,6 +11,7 @@ mod flags;
 mod instance;
 mod listen;
 mod reload;
+mod rest;
 mod run;
 mod settings;
 

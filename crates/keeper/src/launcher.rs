@@ -84,6 +84,8 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
         return 1;
     }
     berth_runtime::container::warm();
+    berth_sys::memory::trim();
+    berth_sys::memory::unmap_program();
     loop {
         let (body, fds) = match framing::recv(&socket) {
             Ok(Some(request)) => request,

@@ -29,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::instance::Instance;
 use super::listen;
 use super::reload::{self, LevelHandle};
+use super::rest;
 use super::settings::Settings;
 use crate::surroundings::Surroundings;
 
@@ -216,6 +217,7 @@ impl Daemon {
             let service = serve(listener, connections.clone(), Limits::default(), answer);
             servers.push(scope.spawn("listener", service));
         }
+        drop(scope.spawn("rest", rest::keep()));
         self.surroundings.notify("READY=1");
         tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
         while signals.reload_rather_than_end().await {
