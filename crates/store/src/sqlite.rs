@@ -68,7 +68,8 @@ impl Database {
         let version: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed)?;
-        // An existing store is opened without a write, for which a full disk may have no room.
+        // Only then: writing even the same version costs three waits for the disk, and a full one
+        // may have no room for it.
         if version != SCHEMA_VERSION {
             connection.execute_batch(SCHEMA).map_err(failed)?;
             connection

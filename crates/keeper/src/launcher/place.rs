@@ -106,10 +106,15 @@ fn remove(directory: &Path) -> bool {
     is_gone
 }
 
-/// Makes no file of that name where none is: above a hierarchy's root there is a plain directory.
+/// Enters a cgroup. In version 1 through `tasks`: this process has one thread, and a thread that
+/// moves only itself need not take the lock of all threads of all processes (kernel
+/// `cgroup_procs_write_start`), for which the kernel waits about ten milliseconds. Makes no file
+/// where none is: above a hierarchy's root there is a plain directory.
 fn join(directory: &Path) -> io::Result<()> {
-    fs::File::options()
-        .write(true)
-        .open(directory.join("cgroup.procs"))?
-        .write_all(b"0")
+    let door = |name| fs::File::options().write(true).open(directory.join(name));
+    let mut door = match door("tasks") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => door("cgroup.procs"),
+        other => other,
+    }?;
+    door.write_all(b"0")
 }
