@@ -62,6 +62,12 @@ async fn resolve(
     if reference.is_empty() {
         return Err(Error::invalid("no image specified"));
     }
+    // Mostly it is in memory, and then no thread that may block is needed.
+    if platform.is_none()
+        && let Some(image) = shared.images.recall(reference)
+    {
+        return Ok(image);
+    }
     let (images, text) = (shared.images.clone(), reference.to_owned());
     let work = shared
         .scope

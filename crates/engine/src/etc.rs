@@ -2,8 +2,9 @@
 //! start, since the address is known only then, and bound into the container.
 
 use std::fs;
+use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use berth_net::files::{self, ResolvConf};
 
@@ -64,9 +65,23 @@ pub fn write_hosts(
     }
 }
 
-/// In place: a container that shares the file sees the new text.
-fn write_file(path: &PathBuf, text: &str) -> Result<()> {
-    fs::write(path, text).context(format!("write {}", path.display()))
+/// In place: a container that shares the file sees the new text. Without truncating it first,
+/// after which ext4 would start to write the disk when the file is closed.
+fn write_file(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.write_all(text.as_bytes())?;
+        let length = text.len() as u64;
+        if file.metadata()?.len() > length {
+            file.set_len(length)?;
+        }
+        Ok(())
+    };
+    write().context(format!("write {}", path.display()))
 }
 
 fn hostname(record: &Record) -> String {

@@ -115,8 +115,8 @@ impl Images {
 
     /// What a target consists of, from memory if it was read before.
     pub(crate) fn target(&self, descriptor: &Descriptor) -> Result<Arc<Target>> {
-        if let Some(target) = self.state().targets.get(&descriptor.digest) {
-            return Ok(target.clone());
+        if let Some(target) = self.state().remembered(&descriptor.digest) {
+            return Ok(target);
         }
         let target = Arc::new(Target::read(&self.0.content.blobs, descriptor)?);
         let mut state = self.state();
@@ -187,6 +187,11 @@ impl State {
     pub(crate) fn forget(&mut self) {
         self.targets.clear();
         self.chains.clear();
+    }
+
+    /// A target that was read before.
+    pub(crate) fn remembered(&self, target: &Digest) -> Option<Arc<Target>> {
+        self.targets.get(target).cloned()
     }
 
     pub(crate) fn chain(&self, manifest: &Digest) -> Option<Vec<PathBuf>> {

@@ -93,6 +93,26 @@ impl Images {
         self.image(&found, &target, part)
     }
 
+    /// As [`Images::resolve`] on this machine's platform, if everything is in memory: reads no
+    /// file. `None` says nothing about whether the image exists.
+    pub fn recall(&self, text: &str) -> Option<Image> {
+        let query = Query::parse(text).ok()?;
+        let (descriptor, name, target) = {
+            let state = self.state();
+            let (target, name) = match &query {
+                Query::Digest(digest) => (by_digest(&state, digest), None),
+                Query::Name(reference) => by_reference(&state, reference, text).ok()?,
+            };
+            let descriptor = target?;
+            let target = state.remembered(&descriptor.digest)?;
+            (descriptor, name, target)
+        };
+        let part = target.best(&Platform::host())?;
+        self.state().chain(&part.descriptor.digest)?;
+        let found = self.found(descriptor, name).ok()?;
+        self.image(&found, &target, part).ok()
+    }
+
     /// The digest that the name points at, without reading anything.
     pub fn target_of(&self, reference: &Reference) -> Option<Digest> {
         let name = Name::Reference(reference.clone());

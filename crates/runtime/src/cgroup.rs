@@ -252,8 +252,8 @@ impl Cgroup {
         };
         match self.layout {
             Layout::V1(_) => v1::device_rules(rules)
-                .iter()
-                .try_for_each(|s| self.write(s)),
+                .chunk_by(|a, b| a.file == b.file)
+                .try_for_each(|settings| self.write_in_turn(settings)),
             Layout::V2 { mount } => devices::attach(&mount.join(&self.path), rules).map_err(|e| {
                 Error::internal(format!(
                     "error setting cgroup config for procHooks process: load device program: {}",
@@ -263,19 +263,36 @@ impl Cgroup {
         }
     }
 
+    /// Writes values to one file, which is opened once; each write is a command to the kernel.
+    fn write_in_turn(&self, settings: &[Setting]) -> Result<(), Error> {
+        use std::os::unix::fs::FileExt;
+        let Some(first) = settings.first() else {
+            return Ok(());
+        };
+        let file = self.directory(first.controller).and_then(|directory| {
+            fs::File::options()
+                .write(true)
+                .open(directory.join(&first.file))
+                .ok()
+        });
+        match file {
+            Some(file) => settings.iter().try_for_each(|setting| {
+                let written = file.write_all_at(setting.value.as_bytes(), 0);
+                written.map_err(|error| refused(setting, &io_words(&error)))
+            }),
+            // In the words of a single one that fails.
+            None => settings.iter().try_for_each(|setting| self.write(setting)),
+        }
+    }
+
     fn write(&self, setting: &Setting) -> Result<(), Error> {
         let (file, value) = (&setting.file, &setting.value);
-        let refused = |reason: &str| {
-            Error::invalid(format!(
-                "error setting cgroup config for procHooks process: failed to write {value:?} to {file}: {reason}"
-            ))
-        };
         let Some(directory) = self.directory(setting.controller) else {
             let reason = format!("the {} controller is not available", setting.controller);
             return if setting.optional {
                 Ok(())
             } else {
-                Err(refused(&reason))
+                Err(refused(setting, &reason))
             };
         };
         match fs::write(directory.join(file), value) {
@@ -286,7 +303,7 @@ impl Cgroup {
                 drop(error);
                 Ok(())
             }
-            Err(error) => Err(refused(&io_words(&error))),
+            Err(error) => Err(refused(setting, &io_words(&error))),
         }
     }
 
@@ -442,6 +459,15 @@ impl Cgroup {
         }
         result
     }
+}
+
+/// In the words of runc.
+fn refused(setting: &Setting, reason: &str) -> Error {
+    let (file, value) = (&setting.file, &setting.value);
+    Error::invalid(format!(
+        "error setting cgroup config for procHooks process: failed to write {value:?} to {file}: \
+         {reason}"
+    ))
 }
 
 fn remove_tree(directory: &Path) -> io::Result<()> {
