@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use berth_base::Chain;
+use berth_sys::dbus::Value;
 use berth_sys::fork::{self, Fork};
 use oci_spec::runtime::{LinuxResources, Spec};
 use rustix::process::{Pid, Signal};
@@ -18,12 +20,10 @@ use crate::error::{Error, io_words};
 mod bus;
 mod properties;
 mod unit;
-mod wire;
 
 use bus::Bus;
 use properties::Property;
 pub use unit::Unit;
-use wire::Value;
 
 /// There exactly when systemd is process 1 (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -68,7 +68,7 @@ impl Holder {
 
     fn pids(&self) -> Value {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
-        Value::Array("u", vec![Value::U32(pid)])
+        Value::array("u", vec![Value::Uint32(pid)])
     }
 }
 
@@ -109,7 +109,7 @@ pub fn update_scope(unit: &Unit, resources: &LinuxResources) -> Result<(), Error
         unit.name().into(),
         // Not beyond the next boot.
         Value::Bool(true),
-        Value::Array("(sv)", limits),
+        Value::array("(sv)", limits),
     ];
     Bus::connect()
         .and_then(|mut bus| bus.manager("SetUnitProperties", &args).map(drop))
@@ -121,7 +121,7 @@ pub fn stop_scope(unit: &Unit) -> Result<(), Error> {
     let args = [unit.name().into(), "replace".into()];
     let stopped = Bus::connect().and_then(|mut bus| bus.job(unit.name(), "StopUnit", &args));
     match stopped {
-        Err(bus::Error::Refused { name, .. }) if name == NO_SUCH_UNIT => Ok(()),
+        Err(error) if error.is(NO_SUCH_UNIT) => Ok(()),
         other => other.map_err(|error| refused(unit, &error)),
     }
 }
@@ -130,8 +130,8 @@ fn start(bus: &mut Bus, unit: &Unit, properties: Vec<Value>) -> Result<(), bus::
     let args = [
         unit.name().into(),
         "replace".into(),
-        Value::Array("(sv)", properties),
-        Value::Array("(sa(sv))", Vec::new()),
+        Value::array("(sv)", properties),
+        Value::array("(sa(sv))", Vec::new()),
     ];
     bus.job(unit.name(), "StartTransientUnit", &args)
 }
@@ -140,13 +140,11 @@ fn pair((name, value): Property) -> Value {
     Value::Struct(vec![name.into(), value.variant()])
 }
 
-fn refused(unit: &Unit, error: &dyn std::error::Error) -> Error {
-    let source = error
-        .source()
-        .map_or_else(String::new, |source| format!(": {source}"));
+fn refused(unit: &Unit, error: &bus::Error) -> Error {
     Error::internal(format!(
-        "unable to apply cgroup configuration: unable to start unit {:?}: {error}{source}",
-        unit.name()
+        "unable to apply cgroup configuration: unable to start unit {:?}: {}",
+        unit.name(),
+        Chain(error)
     ))
 }
 
@@ -252,13 +250,13 @@ fn delegated(unit: &Unit, mount: &Path) -> Result<Holder, Error> {
         ("Slice", unit.slice().into()),
         ("Delegate", Value::Bool(true)),
         ("CollectMode", "inactive-or-failed".into()),
-        ("TasksMax", Value::U64(u64::MAX)),
-        ("TimeoutStopUSec", Value::U64(STOP_TIMEOUT_US)),
+        ("TasksMax", Value::Uint64(u64::MAX)),
+        ("TimeoutStopUSec", Value::Uint64(STOP_TIMEOUT_US)),
         ("PIDs", holder.pids()),
     ];
     if let Some(service) = own_service() {
         // When the machine goes down, the daemon first: it must not start again what ends.
-        all.push(("Before", Value::Array("s", vec![service.as_str().into()])));
+        all.push(("Before", Value::array("s", vec![service.as_str().into()])));
     }
     start(&mut bus, unit, all.into_iter().map(pair).collect())
         .map_err(|error| refused(unit, &error))?;

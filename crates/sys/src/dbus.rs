@@ -4,8 +4,9 @@
 //! is 200,000 lines with an async runtime, the small libraries have not been kept up, and a
 //! program like `firewall-cmd` costs 200 ms of Python for what is 1 ms on the socket.
 //!
-//! Signals that arrive in between are passed over; nothing is served, no descriptors are passed.
+//! Nothing is served, and no descriptors are passed.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -39,11 +40,21 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
-/// A connection to a bus, which has a name there.
+/// A signal that was listened for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    pub name: String,
+    pub body: Vec<Value>,
+}
+
+/// A connection to a bus, or to a service's own socket.
+#[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     patience: Duration,
     serial: u32,
+    /// Those that came while an answer was waited for; the oldest are lost first.
+    signals: VecDeque<Signal>,
 }
 
 const BUS: Method<'static> = Method {
@@ -53,21 +64,59 @@ const BUS: Method<'static> = Method {
     name: "Hello",
 };
 
+/// Signals that are kept until somebody asks.
+const MAX_SIGNALS: usize = 64;
 /// A line of the authentication; the server's longest is its list of mechanisms.
 const MAX_LINE_BYTES: usize = 1024;
 
 impl Connection {
-    /// Connects as the process's user. No call takes longer than `patience`.
+    /// Connects to a bus as the process's user. No call takes longer than `patience`.
     pub fn open(socket: &Path, patience: Duration) -> Result<Connection, Error> {
+        let mut connection = Connection::open_peer(socket, patience)?;
+        connection.call(BUS, &[])?;
+        Ok(connection)
+    }
+
+    /// Connects to a service that listens itself, without a bus between.
+    pub fn open_peer(socket: &Path, patience: Duration) -> Result<Connection, Error> {
         let mut connection = Connection {
             stream: UnixStream::connect(socket)?,
             patience,
             serial: 0,
+            signals: VecDeque::new(),
         };
         connection.stream.set_write_timeout(Some(patience))?;
         connection.authenticate()?;
-        connection.call(BUS, &[])?;
         Ok(connection)
+    }
+
+    /// Asks the bus for the signals that the rule describes (D-Bus Specification, "Match Rules").
+    pub fn listen(&mut self, rule: &str) -> Result<(), Error> {
+        let name = "AddMatch";
+        self.call(Method { name, ..BUS }, &[rule.into()]).map(drop)
+    }
+
+    /// The next signal: one that came already, or the first that comes.
+    pub fn signal(&mut self) -> Result<Signal, Error> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            if let Some(signal) = self.signals.pop_front() {
+                return Ok(signal);
+            }
+            let message = self.receive(deadline)?;
+            self.keep(message);
+        }
+    }
+
+    fn keep(&mut self, message: wire::Message) {
+        let Some(name) = message.signal else {
+            return;
+        };
+        if self.signals.len() == MAX_SIGNALS {
+            self.signals.pop_front();
+        }
+        let body = message.body;
+        self.signals.push_back(Signal { name, body });
     }
 
     /// Calls a method and waits for its answer, which is the list of what it returns. After
@@ -80,6 +129,7 @@ impl Connection {
         loop {
             let answer = self.receive(deadline)?;
             if answer.reply_to != Some(self.serial) {
+                self.keep(answer);
                 continue;
             }
             return match answer.error {
@@ -118,14 +168,14 @@ impl Connection {
         self.stream.write_all(b"BEGIN\r\n")
     }
 
-    fn receive(&mut self, deadline: Instant) -> io::Result<wire::Answer> {
+    fn receive(&mut self, deadline: Instant) -> io::Result<wire::Message> {
         let mut start = [0; wire::START_BYTES];
         self.read(&mut start, deadline)?;
         let rest = wire::rest_of(&start)?;
         let mut message = start.to_vec();
         message.resize(start.len() + rest, 0);
         self.read(&mut message[start.len()..], deadline)?;
-        wire::answer(&message)
+        wire::read(&message)
     }
 
     fn read(&mut self, mut buffer: &mut [u8], deadline: Instant) -> io::Result<()> {

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use berth_sys::dbus::Value;
 use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 use super::unit::Unit;
-use super::wire::Value;
 use crate::cgroup::weight;
 use crate::error::Error;
 
@@ -54,11 +54,11 @@ pub fn of_limits(resources: &LinuxResources, is_v2: bool) -> Result<Vec<Property
     }
     let limit = resources.pids().as_ref().map(|pids| pids.limit());
     if let Some(limit) = limit.filter(|&limit| limit != 0) {
-        all.push(("TasksMax", Value::U64(limited(limit))));
+        all.push(("TasksMax", Value::Uint64(limited(limit))));
     }
     let weight = resources.block_io().as_ref().and_then(|io| io.weight());
     if let Some(weight) = weight.filter(|&weight| weight != 0 && !is_v2) {
-        all.push(("BlockIOWeight", Value::U64(weight.into())));
+        all.push(("BlockIOWeight", Value::Uint64(weight.into())));
     }
     if let Some(rules) = resources.devices().as_ref().filter(|_| !is_v2) {
         devices(rules, &mut all);
@@ -78,19 +78,19 @@ fn memory(resources: &LinuxResources, is_v2: bool, all: &mut Vec<Property>) {
     let limit = given(memory.limit());
     if let Some(limit) = limit {
         let name = if is_v2 { "MemoryMax" } else { "MemoryLimit" };
-        all.push((name, Value::U64(limited(limit))));
+        all.push((name, Value::Uint64(limited(limit))));
     }
     if !is_v2 {
         return;
     }
     if let Some(reservation) = given(memory.reservation()) {
-        all.push(("MemoryLow", Value::U64(limited(reservation))));
+        all.push(("MemoryLow", Value::Uint64(limited(reservation))));
     }
     // The specification's swap is memory and swap together.
     match (given(memory.swap()), limit) {
-        (Some(both), _) if both < 0 => all.push(("MemorySwapMax", Value::U64(INFINITY))),
+        (Some(both), _) if both < 0 => all.push(("MemorySwapMax", Value::Uint64(INFINITY))),
         (Some(both), Some(limit)) if limit > 0 && both >= limit => {
-            all.push(("MemorySwapMax", Value::U64(limited(both - limit))));
+            all.push(("MemorySwapMax", Value::Uint64(limited(both - limit))));
         }
         // Refused when the cgroup's files are written.
         _ => {}
@@ -100,17 +100,20 @@ fn memory(resources: &LinuxResources, is_v2: bool, all: &mut Vec<Property>) {
 fn processors(cpu: &LinuxCpu, is_v2: bool, all: &mut Vec<Property>) -> Result<(), Error> {
     if let Some(shares) = cpu.shares().filter(|&shares| shares != 0) {
         all.push(if is_v2 {
-            ("CPUWeight", Value::U64(weight(shares)))
+            ("CPUWeight", Value::Uint64(weight(shares)))
         } else {
-            ("CPUShares", Value::U64(shares))
+            ("CPUShares", Value::Uint64(shares))
         });
     }
     let period = cpu.period().filter(|&period| period != 0);
     if let Some(period) = period {
-        all.push(("CPUQuotaPeriodUSec", Value::U64(period)));
+        all.push(("CPUQuotaPeriodUSec", Value::Uint64(period)));
     }
     if let Some(quota) = cpu.quota().filter(|&quota| quota != 0) {
-        all.push(("CPUQuotaPerSecUSec", Value::U64(per_second(quota, period))));
+        all.push((
+            "CPUQuotaPerSecUSec",
+            Value::Uint64(per_second(quota, period)),
+        ));
     }
     if !is_v2 {
         return Ok(());
@@ -122,7 +125,7 @@ fn processors(cpu: &LinuxCpu, is_v2: bool, all: &mut Vec<Property>) -> Result<()
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
             let mask =
                 mask(list).ok_or_else(|| Error::invalid(format!("list {list:?} is malformed")))?;
-            all.push((name, Value::Bytes(mask)));
+            all.push((name, Value::bytes(&mask)));
         }
     }
     Ok(())
@@ -198,7 +201,7 @@ fn devices(rules: &[LinuxDeviceCgroup], all: &mut Vec<Property>) {
     };
     let list = allowed.into_iter().flatten().map(entry).collect();
     all.push(("DevicePolicy", policy.into()));
-    all.push(("DeviceAllow", Value::Array("(ss)", list)));
+    all.push(("DeviceAllow", Value::array("(ss)", list)));
 }
 
 /// The driver of a major number.
@@ -244,13 +247,13 @@ fn variant(text: &str) -> Option<Value> {
         .and_then(|text| text.strip_suffix(']'))
     {
         let items = items.split(',').map(|item| quoted(item.trim()));
-        return Some(Value::Array("s", items.collect::<Option<_>>()?));
+        return Some(Value::array("s", items.collect::<Option<_>>()?));
     }
     match text.split_once(' ') {
         None if text == "true" || text == "false" => Some(Value::Bool(text == "true")),
-        Some(("uint64", number)) => number.trim().parse().ok().map(Value::U64),
-        Some(("uint32", number)) => number.trim().parse().ok().map(Value::U32),
-        _ => text.parse().map(Value::I32).ok().or_else(|| quoted(text)),
+        Some(("uint64", number)) => number.trim().parse().ok().map(Value::Uint64),
+        Some(("uint32", number)) => number.trim().parse().ok().map(Value::Uint32),
+        _ => text.parse().map(Value::Int32).ok().or_else(|| quoted(text)),
     }
 }
 
@@ -274,25 +277,25 @@ mod tests {
             limits,
             true,
             &[
-                ("MemoryMax", Value::U64(64)),
-                ("MemoryLow", Value::U64(32)),
-                ("MemorySwapMax", Value::U64(32)),
-                ("CPUWeight", Value::U64(100)),
-                ("CPUQuotaPeriodUSec", Value::U64(100_000)),
-                ("CPUQuotaPerSecUSec", Value::U64(510_000)),
-                ("AllowedCPUs", Value::Bytes(vec![3, 2])),
-                ("TasksMax", Value::U64(INFINITY)),
+                ("MemoryMax", Value::Uint64(64)),
+                ("MemoryLow", Value::Uint64(32)),
+                ("MemorySwapMax", Value::Uint64(32)),
+                ("CPUWeight", Value::Uint64(100)),
+                ("CPUQuotaPeriodUSec", Value::Uint64(100_000)),
+                ("CPUQuotaPerSecUSec", Value::Uint64(510_000)),
+                ("AllowedCPUs", Value::bytes(&[3, 2])),
+                ("TasksMax", Value::Uint64(INFINITY)),
             ],
         );
         check(
             limits,
             false,
             &[
-                ("MemoryLimit", Value::U64(64)),
-                ("CPUShares", Value::U64(1024)),
-                ("CPUQuotaPeriodUSec", Value::U64(100_000)),
-                ("CPUQuotaPerSecUSec", Value::U64(510_000)),
-                ("TasksMax", Value::U64(INFINITY)),
+                ("MemoryLimit", Value::Uint64(64)),
+                ("CPUShares", Value::Uint64(1024)),
+                ("CPUQuotaPeriodUSec", Value::Uint64(100_000)),
+                ("CPUQuotaPerSecUSec", Value::Uint64(510_000)),
+                ("TasksMax", Value::Uint64(INFINITY)),
             ],
         );
     }
@@ -313,7 +316,7 @@ mod tests {
             false,
             &[
                 ("DevicePolicy", "strict".into()),
-                ("DeviceAllow", Value::Array("(ss)", list)),
+                ("DeviceAllow", Value::array("(ss)", list)),
             ],
         );
         check(rules, true, &[]);
@@ -328,12 +331,12 @@ mod tests {
     fn annotations_are_properties() {
         for (text, value) in [
             ("true", Some(Value::Bool(true))),
-            ("uint64 90", Some(Value::U64(90))),
-            ("37", Some(Value::I32(37))),
+            ("uint64 90", Some(Value::Uint64(90))),
+            ("37", Some(Value::Int32(37))),
             ("'inactive'", Some("inactive".into())),
             (
                 "['a', 'b']",
-                Some(Value::Array("s", vec!["a".into(), "b".into()])),
+                Some(Value::array("s", vec!["a".into(), "b".into()])),
             ),
             ("bare", None),
             ("uint64 x", None),

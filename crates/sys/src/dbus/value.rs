@@ -26,29 +26,44 @@ pub enum Value {
     Variant(Box<Value>),
 }
 
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Value::Text(text.to_owned())
+    }
+}
+
 impl Value {
+    /// An array of items of the type `of`.
+    pub fn array(of: &str, items: Vec<Value>) -> Value {
+        Value::Array {
+            of: of.to_owned(),
+            items,
+        }
+    }
+
+    pub fn bytes(bytes: &[u8]) -> Value {
+        Value::array("y", bytes.iter().copied().map(Value::Byte).collect())
+    }
+
+    pub fn variant(self) -> Value {
+        Value::Variant(Box::new(self))
+    }
+
     pub fn text(text: &str) -> Value {
         Value::Text(text.to_owned())
     }
 
     /// An array of strings.
     pub fn texts(texts: &[&str]) -> Value {
-        Value::Array {
-            of: "s".to_owned(),
-            items: texts.iter().map(|text| Value::text(text)).collect(),
-        }
+        Value::array("s", texts.iter().map(|text| Value::text(text)).collect())
     }
 
     /// A dictionary from names to values of any type: `a{sv}`.
     pub fn properties(properties: &[(&str, Value)]) -> Value {
         let entry = |(name, value): &(&str, Value)| {
-            let variant = Value::Variant(Box::new(value.clone()));
-            Value::Entry(Box::new((Value::text(name), variant)))
+            Value::Entry(Box::new((Value::text(name), value.clone().variant())))
         };
-        Value::Array {
-            of: "{sv}".to_owned(),
-            items: properties.iter().map(entry).collect(),
-        }
+        Value::array("{sv}", properties.iter().map(entry).collect())
     }
 
     /// Text, a path or a signature.

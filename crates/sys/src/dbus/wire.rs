@@ -18,6 +18,7 @@ const LITTLE_ENDIAN: u8 = b'l';
 const PROTOCOL: u8 = 1;
 const METHOD_CALL: u8 = 1;
 const ERROR: u8 = 3;
+const SIGNAL: u8 = 4;
 /// A service that does not run is not to be started for our sake.
 const NO_AUTO_START: u8 = 2;
 
@@ -30,12 +31,14 @@ const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
 /// What matters of a message that was received.
-#[derive(Debug, PartialEq)]
-pub struct Answer {
+#[derive(Debug, Default, PartialEq)]
+pub struct Message {
     /// `None` is a signal.
     pub reply_to: Option<u32>,
     /// The name of the error that this is.
     pub error: Option<String>,
+    /// The name of the signal that this is.
+    pub signal: Option<String>,
     pub body: Vec<Value>,
 }
 
@@ -84,19 +87,12 @@ pub fn rest_of(start: &[u8; START_BYTES]) -> io::Result<usize> {
 }
 
 /// Reads a whole message.
-pub fn answer(message: &[u8]) -> io::Result<Answer> {
-    let kind = *message.get(1).ok_or_else(|| malformed("header"))?;
-    let mut header = Reader {
-        bytes: message,
-        at: 12,
-    };
+pub fn read(bytes: &[u8]) -> io::Result<Message> {
+    let kind = *bytes.get(1).ok_or_else(|| malformed("header"))?;
+    let mut header = Reader { bytes, at: 12 };
     let fields = header.value("a(yv)", 0)?;
     header.align(8)?;
-    let mut answer = Answer {
-        reply_to: None,
-        error: None,
-        body: Vec::new(),
-    };
+    let mut message = Message::default();
     let mut signature = "";
     for field in fields.as_items().unwrap_or_default() {
         let Value::Struct(parts) = field else {
@@ -106,23 +102,24 @@ pub fn answer(message: &[u8]) -> io::Result<Answer> {
             continue;
         };
         match (*code, &**value) {
-            (REPLY_SERIAL, Value::Uint32(serial)) => answer.reply_to = Some(*serial),
-            (ERROR_NAME, Value::Text(name)) if kind == ERROR => answer.error = Some(name.clone()),
+            (REPLY_SERIAL, Value::Uint32(serial)) => message.reply_to = Some(*serial),
+            (ERROR_NAME, Value::Text(name)) if kind == ERROR => message.error = Some(name.clone()),
+            (MEMBER, Value::Text(name)) if kind == SIGNAL => message.signal = Some(name.clone()),
             (SIGNATURE, Value::Signature(text)) => signature = text,
             _ => {}
         }
     }
-    if kind == ERROR && answer.error.is_none() {
+    if kind == ERROR && message.error.is_none() {
         return Err(malformed("error without a name"));
     }
-    let bytes = &message[header.at..];
+    let bytes = &bytes[header.at..];
     let mut body = Reader { bytes, at: 0 };
     while !signature.is_empty() {
         let (first, rest) = first_type(signature, 0)?;
-        answer.body.push(body.value(first, 0)?);
+        message.body.push(body.value(first, 0)?);
         signature = rest;
     }
-    Ok(answer)
+    Ok(message)
 }
 
 #[derive(Default)]

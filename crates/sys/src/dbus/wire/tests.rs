@@ -15,8 +15,7 @@ fn check(arguments: &[Value]) {
     let start = message.first_chunk().expect("a header");
     let rest = rest_of(start).expect("a length");
     assert_eq!(START_BYTES + rest, message.len());
-    let answer = answer(&message).expect("a message");
-    assert_eq!(answer.body, arguments);
+    assert_eq!(read(&message).expect("a message").body, arguments);
 }
 
 fn everything() -> Vec<Value> {
@@ -68,14 +67,14 @@ fn a_call_is_laid_out_as_specified() {
 fn damaged_messages_are_refused_and_break_nothing() {
     let message = call(METHOD, 7, &everything());
     for end in 0..message.len() {
-        assert!(answer(&message[..end]).is_err(), "{end}");
+        assert!(read(&message[..end]).is_err(), "{end}");
     }
     for at in 0..message.len() {
         for bit in 0..8 {
             let mut damaged = message.clone();
             damaged[at] ^= 1 << bit;
             // Some bits make another message; none may panic or take forever.
-            let _ = answer(&damaged);
+            let _ = read(&damaged);
         }
     }
     let nested = "v".repeat(3);
