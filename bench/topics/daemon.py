@@ -19,7 +19,7 @@ ROWS = (
     + [(f"memory, {number} running", f"memory, {number}") for number in RUNNING]
 )
 # What an engine begins after its answers, and what it gives back, is over then.
-SETTLE_S = 2
+SETTLE_S = 4
 
 
 def starts(bench, number, engines):
