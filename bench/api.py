@@ -41,8 +41,6 @@ class Api:
 
     def request(self, method, target, body=None, *, upgrade=False, kind="application/json"):
         """Returns the answer's body; with `upgrade`, everything until the engine hangs up."""
-        if self.socket is None:
-            self.connect()
         if body is None:
             data = b""
         else:
@@ -52,8 +50,7 @@ class Api:
             head += f"Content-Type: {kind}\r\n"
         if upgrade:
             head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
-        self.socket.sendall(head.encode() + b"\r\n" + data)
-        status, headers = self._head()
+        status, headers = self._ask(head.encode() + b"\r\n" + data)
         if status == 101:
             answer = self._rest()
             self.close()
@@ -72,6 +69,22 @@ class Api:
         if status >= 400:
             raise Refused(f"{method} {target}: {status} {answer.decode(errors='replace')}")
         return answer
+
+    def _ask(self, message):
+        """An engine may have closed a connection that was not used for long; then it has not seen
+        the request, and a new one is made."""
+        is_used = self.socket is not None
+        if not is_used:
+            self.connect()
+        try:
+            self.socket.sendall(message)
+            return self._head()
+        except ConnectionError:
+            if not is_used or self.buffer:
+                raise
+        self.connect()
+        self.socket.sendall(message)
+        return self._head()
 
     def _more(self):
         data = self.socket.recv(65536)
