@@ -13,7 +13,7 @@ fn main() {
     );
     // A static program at a fixed address has nothing to relocate when it begins: tens of thousands
     // of pointers, each written to a page that is the process's own from then on. See
-    // docs/decisions/0004. The last word on the linker's command line counts.
+    // docs/decisions/0005. The last word on the linker's command line counts.
     let set = |name: &str| std::env::var(name).unwrap_or_default();
     let is_static = set("CARGO_CFG_TARGET_FEATURE")
         .split(',')
