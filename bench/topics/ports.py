@@ -103,7 +103,7 @@ class Published:
     def ask(self, kind, address):
         enter = ["nsenter", f"--net=/run/netns/{self.engine.netns}", "--"]
         words = [sys.executable, "-c", CLIENT, kind, *address, str(SECONDS)]
-        return float(subprocess.run(enter + words, capture_output=True, check=True).stdout)
+        return float(subprocess.run(enter + words, stdout=subprocess.PIPE, check=True).stdout)
 
     def job(self, table, kind):
         def job(counts):
@@ -119,12 +119,17 @@ class Published:
     def close(self):
         self.server.kill()
         self.server.wait()
+        # The engine has hung up on a connection that was idle for so long.
+        self.engine.api.close()
         self.engine.api.remove(self.identity, force=True)
 
 
 def measure(bench):
-    made = [Published(engine) for engine in bench.engines if engine is not bench.podman]
-    for _, kind in KINDS:
-        interleaved(bench.rounds, [one.job(bench.table, kind) for one in made])
-    for one in made:
-        one.close()
+    made = []
+    try:
+        made.extend(Published(engine) for engine in bench.engines if engine is not bench.podman)
+        for _, kind in KINDS:
+            interleaved(bench.rounds, [one.job(bench.table, kind) for one in made])
+    finally:
+        for one in made:
+            one.close()
