@@ -64,12 +64,13 @@ fn the_network_is_ready_when_connect_returns() {
 
 /// The kernel gives a bridge 1,023 ports.
 #[test]
-fn a_thousand_containers_are_connected_and_the_hundredth_as_fast_as_the_first() {
+fn a_thousand_containers_are_on_one_bridge_each_reached_at_its_own_port() {
     with_machine(|machine| {
         const CONTAINERS: usize = 1000;
         const WINDOW: usize = 50;
         let net = machine.open(machine.config("crowd"));
         let (mut on, mut off, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut addresses = std::collections::HashSet::new();
         for n in 0..CONTAINERS {
             let netns = net.create_namespace().expect("a namespace");
             let id = format!("container{n}");
@@ -82,9 +83,14 @@ fn a_thousand_containers_are_connected_and_the_hundredth_as_fast_as_the_first() 
                 ports: vec![tcp(host_port, 80)],
             };
             let begin = Instant::now();
-            net.connect(request()).expect("connect");
+            let endpoint = net.connect(request()).expect("connect");
             on.push(begin.elapsed());
+            assert!(addresses.insert(endpoint.ipv4), "{id} has a taken address");
             others.push(netns);
+        }
+        for (n, port) in [(0, 20_000), (CONTAINERS - 1, 20_999)] {
+            serve_tcp(&others[n], 80, "here");
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, port).is_some());
         }
         for n in (0..CONTAINERS).rev() {
             let begin = Instant::now();
@@ -98,9 +104,6 @@ fn a_thousand_containers_are_connected_and_the_hundredth_as_fast_as_the_first() 
             let (on, off) = (window(&on, at), window(&off, at));
             println!("{at} others: connect {on:?}, disconnect {off:?}");
         }
-        // The kernel itself goes through a bridge's ports for a new one; at a thousand that shows.
-        assert!(window(&on, 100) < 4 * window(&on, 0));
-        assert!(window(&on, 900) < 20 * window(&on, 0));
         drop(others);
         net.settle();
     });
