@@ -26,10 +26,15 @@ impl Content {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let trash = Trash::open(root.join("trash"))?;
         let ingest = root.join("ingest");
-        trash.take(&ingest)?;
         let snapshots = root.join("snapshots");
         for directory in [&ingest, &snapshots] {
             private_directory(directory)?;
+        }
+        // The directory itself stays: a full disk may have no room for another one.
+        let interrupted = std::fs::read_dir(&ingest)
+            .context(|| format!("list directory {}", ingest.display()))?;
+        for entry in interrupted.flatten() {
+            trash.take(&entry.path())?;
         }
         Ok(Self {
             blobs: Blobs::open(root.join("blobs"))?,
