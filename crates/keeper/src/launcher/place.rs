@@ -7,10 +7,13 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use berth_sys::fork;
-
 use berth_runtime::cgroup::Cgroup;
+use berth_sys::fork;
+use rustix::io::Errno;
 
+/// Each time, another launcher has to have ended at that moment.
+const ENTER_TRIES: u32 = 50;
+const ENTER_PAUSE: Duration = Duration::from_millis(1);
 /// A keeper that has told its container's end, and the relay that was told to end, are gone soon.
 const REMOVE_TRIES: u32 = 100;
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
@@ -30,15 +33,38 @@ pub fn settle(socket: BorrowedFd<'_>, cgroup: Option<&str>) -> io::Result<()> {
     rustix::stdio::dup2_stderr(&null)?;
     std::env::set_current_dir("/")?;
     fork::reap_children_automatically(true)?;
-    if let Some(cgroup) = cgroup {
-        let cgroup = Cgroup::new(cgroup).and_then(|cgroup| cgroup.make().map(|()| cgroup));
-        for directory in cgroup.map_err(io::Error::other)?.directories() {
-            // A hierarchy that does not take us (a cpuset without processors, as one is for a
-            // moment when two launchers make it) is none to fail for.
-            let _ = join(&directory);
+    cgroup.map_or(Ok(()), enter)
+}
+
+/// Enters the cgroup, which is made. A launcher that ends meanwhile removes it as long as nobody
+/// is in it, also between the two; then both are done again.
+fn enter(cgroup: &str) -> io::Result<()> {
+    let cgroup = Cgroup::new(cgroup).map_err(io::Error::other)?;
+    let try_once = || {
+        cgroup.make().map_err(io::Error::other)?;
+        // A hierarchy that does not take us (a cpuset without processors, as one is for a moment
+        // when two launchers make it) is none to fail for.
+        let joined = cgroup.directories().into_iter().map(|it| join(&it));
+        joined
+            .filter_map(Result::err)
+            .find(has_vanished)
+            .map_or(Ok(()), Err)
+    };
+    for _ in 1..ENTER_TRIES {
+        if try_once().is_ok() {
+            return Ok(());
         }
+        std::thread::sleep(ENTER_PAUSE);
     }
-    Ok(())
+    try_once()
+}
+
+/// Before its file was opened, or after.
+fn has_vanished(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::NODEV)
+    )
 }
 
 /// A session of its own, a name for `ps`, and children that can be waited for.

@@ -6,7 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use berth_keeper::keeper;
+use berth_keeper::launcher;
 use berth_keeper::protocol::{Event, FailureKind, ReplyBody, RequestBody, Target};
+use berth_runtime::cgroup::Cgroup;
 use berth_runtime::rootfs::overlay::{Overlay, mount_classic};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -127,6 +129,25 @@ fn members(cgroup: &str) -> Vec<String> {
         .filter_map(|mount| fs::read_to_string(format!("{mount}{cgroup}/cgroup.procs")).ok())
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()
+}
+
+/// One starts while the one before, which is alone in the cgroup, leaves and removes it. Before any
+/// thread.
+pub fn launchers_relieve_each_other_in_one_cgroup(config: launcher::Config<'_>) {
+    let wanted = config.cgroup.unwrap();
+    let hierarchies = Cgroup::new(wanted).unwrap().directories().len();
+    for round in 0..40 {
+        let launcher = launcher::fork(config).unwrap();
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        launcher
+            .service("place", serde_json::Value::Null, &[writer.as_fd()])
+            .unwrap();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let inside = text.lines().filter(|line| line.ends_with(wanted)).count();
+        assert_eq!(inside, hierarchies, "round {round}: {text}");
+    }
 }
 
 pub fn a_service_is_forked_by_name(world: &World) {

@@ -39,12 +39,13 @@ fn main() -> ExitCode {
         .collect();
     let before = Machine::now();
     let cgroup = world::instance() + "/keepers";
-    let services: [(&'static str, launcher::Service); 1] = [("echo", echo)];
+    let services: [(&'static str, launcher::Service); 2] = [("echo", echo), ("place", place)];
     let config = Config {
         cgroup: Some(&cgroup),
         is_scope: false,
         services: &services,
     };
+    keeping::launchers_relieve_each_other_in_one_cgroup(config);
     let launchers = [(); 2].map(|()| launcher::fork(config).expect("fork a launcher"));
     keeping::an_overlay_can_be_mounted_the_classic_way();
     let world = World::new(launchers);
@@ -99,5 +100,15 @@ fn echo(args: ServiceArgs) -> i32 {
         args.fds
             .first()
             .is_none_or(|fd| rustix::io::write(fd, text.as_bytes()).is_err()),
+    )
+}
+
+/// A service that writes its cgroups into the descriptor that it was given.
+fn place(args: ServiceArgs) -> i32 {
+    let text = std::fs::read("/proc/self/cgroup").unwrap_or_default();
+    i32::from(
+        args.fds
+            .first()
+            .is_none_or(|fd| rustix::io::write(fd, &text).is_err()),
     )
 }
