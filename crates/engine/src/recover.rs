@@ -10,7 +10,7 @@
 //! All of this is done before the engine answers anybody.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_base::{Chain, Id};
@@ -51,6 +51,9 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
         }
     }
     sweep(shared, &known, &cgroups);
+    if cgroups.own {
+        cgroups.tidy(&known);
+    }
     restore_network(shared, &found).await;
     let mut folding = Vec::new();
     for (record, beginning) in found {
@@ -206,6 +209,8 @@ async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
 
 /// The cgroups that are there before anything is started.
 struct Cgroups {
+    /// The parent's, in each hierarchy.
+    directories: Vec<PathBuf>,
     ids: HashSet<Id>,
     /// Only this instance has containers where they are.
     own: bool,
@@ -216,9 +221,10 @@ impl Cgroups {
         let config = &shared.config;
         let directories =
             Cgroup::new(&config.cgroup_parent).map_or_else(|_| Vec::new(), |it| it.directories());
-        let ids = directories.iter().flat_map(|directory| ids(directory));
+        let ids = directories.iter().flat_map(|it| ids(it)).collect();
         Self {
-            ids: ids.collect(),
+            ids,
+            directories,
             own: Path::new(&config.cgroup_parent).ends_with(&config.instance),
         }
     }
@@ -226,6 +232,35 @@ impl Cgroups {
     fn may_have(&self, record: &Record) -> bool {
         self.ids.contains(&record.id) || !record.host.cgroup_parent.is_empty()
     }
+
+    /// Removes what is empty and no container's: a launcher or a keeper that was killed did not.
+    fn tidy(&self, known: &HashSet<Id>) {
+        for directory in &self.directories {
+            for entry in subdirectories(directory) {
+                let id = entry
+                    .file_name()
+                    .and_then(|name| name.to_str()?.parse().ok());
+                if id.is_none_or(|id: Id| !known.contains(&id)) {
+                    remove_empty(&entry);
+                }
+            }
+        }
+    }
+}
+
+/// With those below it. The kernel keeps what has a process in it.
+fn remove_empty(cgroup: &Path) {
+    for below in subdirectories(cgroup) {
+        remove_empty(&below);
+    }
+    let _ = std::fs::remove_dir(cgroup);
+}
+
+fn subdirectories(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
 }
 
 /// The entries of a directory that are named like containers.

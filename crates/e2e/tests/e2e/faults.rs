@@ -1,5 +1,7 @@
 //! The daemon dies and comes back.
 
+use std::path::PathBuf;
+
 use berth_testkit::until;
 use rustix::process::Signal;
 
@@ -198,4 +200,43 @@ fn acknowledged_objects_survive_kill_9() {
         5
     );
     assert_eq!(daemon.docker(&["start", "-a", "c3"]).ok(), "");
+}
+
+#[test]
+fn empty_cgroups_that_killed_processes_left_are_removed_at_the_start() {
+    let mut daemon = daemon();
+    daemon
+        .docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"])
+        .ok();
+    let id = daemon.docker(&["inspect", "-f", "{{.Id}}", "cc"]);
+    let parent = daemon.instance();
+    let parents: Vec<PathBuf> = std::fs::read_dir("/sys/fs/cgroup")
+        .unwrap()
+        .flatten()
+        .map(|hierarchy| hierarchy.path().join(&parent))
+        .chain([PathBuf::from("/sys/fs/cgroup").join(&parent)])
+        .filter(|directory| directory.join(id.ok()).exists())
+        .collect();
+    assert!(!parents.is_empty());
+    daemon.signal(Signal::KILL);
+    let (mut left, mut kept) = (Vec::new(), Vec::new());
+    for parent in &parents {
+        left.push(parent.join("left"));
+        kept.push(parent.join(id.ok()).join("inner"));
+    }
+    for path in left.iter().map(|it| it.join("below")).chain(kept.clone()) {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    daemon.spawn();
+    for path in left {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    for path in kept {
+        assert!(path.exists(), "{}", path.display());
+    }
+    assert_eq!(
+        daemon.docker(&["exec", "cc", "echo", "alive"]).ok(),
+        "alive"
+    );
+    daemon.docker(&["rm", "-f", "cc"]).ok();
 }
