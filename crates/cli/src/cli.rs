@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use berth_docker_client::host::InvalidHost;
 use berth_docker_client::{Client, Host, Options, Tls};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
 use crate::context;
@@ -43,6 +44,10 @@ pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
 
 /// Where docker's clients look for a daemon that is to speak TLS and has no name.
 const DEFAULT_TLS_HOST: &str = "tcp://localhost:2376";
+
+/// What a shell reports for a process that SIGINT, or SIGTERM, ended.
+const INTERRUPTED: u8 = 128 + 2;
+const TERMINATED: u8 = 128 + 15;
 
 /// The default context's name.
 pub const DEFAULT_CONTEXT: &str = "default";
@@ -229,6 +234,23 @@ impl Cli {
             }
         };
         runtime.block_on(future)
+    }
+
+    /// The same for what waits as long as the user likes: SIGINT and SIGTERM end it, with the exit
+    /// codes of docker's client and no words, also where SIGINT was ignored before.
+    pub fn block_on_until_signal<T>(
+        &self,
+        future: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                result = future => result,
+                _ = interrupt.recv() => Err(Failure::silent(INTERRUPTED)),
+                _ = terminate.recv() => Err(Failure::silent(TERMINATED)),
+            }
+        })
     }
 
     /// Leaves without waiting for a thread that still reads from the terminal.

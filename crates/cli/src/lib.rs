@@ -54,6 +54,10 @@ fn run(invocation: Invocation) -> u8 {
     if words.is_empty() {
         return show(tree::help(&program, extra, cli::width()), false);
     }
+    let global = match words[0].as_str() {
+        "__complete" => commands::completion::global(&words[1..]).unwrap_or(global),
+        _ => global,
+    };
     let cli = Cli::new(invocation, global);
     let code = match words[0].as_str() {
         "help" => help_for(&program, &words[1..], extra),

@@ -10,7 +10,7 @@ use berth_docker_client::{Query, Request};
 use crate::cli::{Cli, print};
 use crate::command::{Command, tree};
 use crate::failure::{Failure, Outcome};
-use crate::flags::{Flag, Kind, Parsed};
+use crate::flags::{Flag, Kind, Order, Parsed};
 
 pub const COMPLETION: Command = Command::group(
     "completion",
@@ -119,6 +119,13 @@ enum Candidates {
     Contexts,
     Files,
     Nothing,
+}
+
+/// The flags before the command, which tell where the daemon is; `None` when they are not complete
+/// yet.
+pub fn global(words: &[String]) -> Option<Parsed> {
+    let (_, before) = words.split_last()?;
+    crate::flags::parse(tree::GLOBAL, Order::FlagsFirst, before).ok()
 }
 
 /// Answers the scripts: candidates for the last of the words, one a line, with a tab and an
@@ -257,7 +264,7 @@ fn value(flag: &Flag) -> Candidates {
 fn argument(command: &Command, index: usize) -> Candidates {
     let many = command.usage.contains("...]");
     let first = command.usage.split(' ').next().unwrap_or_default();
-    if index > 0 && (!many || command.order == crate::flags::Order::FlagsFirst) {
+    if index > 0 && (!many || command.order == Order::FlagsFirst) {
         return Candidates::Nothing;
     }
     let all = matches!(

@@ -34,7 +34,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         .with_some("since", time(flags, "since")?)
         .with_some("until", time(flags, "until")?)
         .with_some("filters", filters_query(&filters(flags.list("filter"))));
-    cli.block_on(async {
+    cli.block_on_until_signal(async {
         let request = Request::get("/events").query(query);
         let mut events = cli.client()?.send(request).await?.messages::<Value>();
         while let Some(event) = events.next().await? {

@@ -177,7 +177,7 @@ fn remove(cli: &Cli, names: &[String], query: &Query, force: bool) -> Outcome {
 }
 
 fn wait(cli: &Cli, flags: &Parsed) -> Outcome {
-    cli.block_on(async {
+    cli.block_on_until_signal(async {
         let client = cli.client()?;
         let mut failures = Failures::default();
         for name in &flags.args {

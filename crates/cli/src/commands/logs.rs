@@ -42,7 +42,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         .with("tail", flags.text("tail"))
         .with_some("since", time(flags, "since")?)
         .with_some("until", time(flags, "until")?);
-    cli.block_on(async {
+    cli.block_on_until_signal(async {
         let client = cli.client()?;
         let path = container_path(flags.arg(0));
         // Only the container knows whether its output is in frames.

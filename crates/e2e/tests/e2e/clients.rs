@@ -121,6 +121,19 @@ fn our_command_line_speaks_to_other_hosts_and_contexts() {
         ours(&["run", "--rm", "busybox", "echo", "by context"], None).ok(),
         "by context"
     );
+    // Completion asks the daemon that the flags before the command name.
+    let name = daemon.docker(&["create", "--name", "whole", "busybox"]);
+    name.ok();
+    let host = daemon.host();
+    for flags in [&["-H", &host][..], &["--context", "mine"], &["-c=mine"]] {
+        let words = [&["__complete"], flags, &["rm", "wh"]].concat();
+        let mut command = Command::new(daemon.program());
+        command
+            .env("DOCKER_CONFIG", daemon.root.join("contexts"))
+            .env("DOCKER_HOST", "unix:///nonesuch")
+            .env_remove("DOCKER_CONTEXT");
+        assert_eq!(run(command.args(&words), b"").ok(), "whole", "{words:?}");
+    }
     // The real client understands the same files.
     let mut docker = Command::new(image::docker());
     docker
