@@ -20,6 +20,7 @@ use crate::record::{Record, Snapshot};
 use crate::shared::Shared;
 use crate::spec::mounts::{Kind, Mount};
 use crate::spec::{adapt, merge, mounts, validate};
+use crate::workdir;
 
 /// How often another made-up name is tried.
 const NAME_ATTEMPTS: u32 = 20;
@@ -98,7 +99,9 @@ fn plan(
         init: shared.config.init,
     };
     adapt::adapt(&mut config, &mut host, id.short(), &defaults, &shared.facts);
-    let warnings = validate::check(&config, &host, &shared.facts)?;
+    let discarded = validate::discard(&mut host, &shared.facts);
+    let mut warnings = validate::check(&config, &host, &shared.facts)?;
+    warnings.extend(discarded);
     log_target::check(&host.log_config)?;
     let mut record = Record {
         id,
@@ -242,9 +245,10 @@ impl Drop for Reservation {
 async fn make(shared: &Arc<Shared>, mut record: Record, image: Image) -> Result<Record> {
     let (other, id) = (shared.clone(), record.id.clone());
     let mounts = record.mounts.clone();
+    let working_dir = record.config.working_dir.clone();
     let work = shared
         .scope
-        .spawn_blocking(move || directories(&other, &id, &image, &mounts));
+        .spawn_blocking(move || directories(&other, &id, &image, &mounts, &working_dir));
     let made = work
         .await
         .unwrap_or_else(|_| Err(Error::internal("creating directories panicked")));
@@ -261,7 +265,13 @@ async fn make(shared: &Arc<Shared>, mut record: Record, image: Image) -> Result<
     saved.map(|()| record)
 }
 
-fn directories(shared: &Shared, id: &Id, image: &Image, mounts: &[Mount]) -> Result<Snapshot> {
+fn directories(
+    shared: &Shared,
+    id: &Id,
+    image: &Image,
+    mounts: &[Mount],
+    working_dir: &str,
+) -> Result<Snapshot> {
     let directory = shared.config.container_dir(id.as_str());
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -272,6 +282,13 @@ fn directories(shared: &Shared, id: &Id, image: &Image, mounts: &[Mount]) -> Res
         .images
         .prepare_snapshot(image, id.as_str())
         .map_err(from_image)?;
+    if workdir::is_taken(&rootfs.lower, Path::new(working_dir))
+        .context("look for the working directory")?
+    {
+        return Err(Error::internal(format!(
+            "Cannot mkdir: {working_dir} is not a directory"
+        )));
+    }
     for mount in mounts {
         if let Kind::Volume { populate: true, .. } = mount.kind {
             populate(&rootfs.lower, Path::new(&mount.destination), &mount.source).context(

@@ -260,8 +260,10 @@ impl Engine {
     ) -> Result<container::UpdateResponse> {
         let handle = self.find(id)?;
         let record = handle.view().record.clone();
-        let host = crate::update::plan(&record, &update)?;
-        let warnings = crate::spec::validate::check(&record.config, &host, &self.shared.facts)?;
+        let mut host = crate::update::plan(&record, &update)?;
+        let discarded = crate::spec::validate::discard(&mut host, &self.shared.facts);
+        let mut warnings = crate::spec::validate::check(&record.config, &host, &self.shared.facts)?;
+        warnings.extend(discarded);
         let host = Box::new(host);
         handle.ask(|reply| Command::Update { host, reply }).await?;
         Ok(container::UpdateResponse {

@@ -40,6 +40,20 @@ const FILTERS: &[&str] = &[
     "volume",
 ];
 
+/// Filters for the objects of the types that events have; an image is looked for in other places,
+/// too.
+const OBJECTS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "network",
+    "node",
+    "plugin",
+    "secret",
+    "service",
+    "volume",
+];
+
 /// The engine's events. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Events(Arc<Inner>);
@@ -200,36 +214,26 @@ impl Stream for EventStream {
 
 /// Whether the filters let an event through (`daemon/events/filter.go`, moby).
 fn wanted(message: &Message, filters: &Filters) -> bool {
-    // `exec_start: sh -c x` is asked for as `exec_start`.
-    let action = message.action.split(':').next().unwrap_or_default();
+    // `exec_start: sh -c x` and `health_status: healthy` are asked for by their beginnings; whoever
+    // asks for one of them gets beginnings of all.
+    let by_beginning = ["health_status", "exec_create", "exec_start"]
+        .iter()
+        .any(|action| filters.get("event").any(|wanted| wanted == *action));
+    // Whatever has an id or a name that begins so, of every type: another filter chooses types.
     let named = |kind: &str| {
-        if !filters.contains(kind) {
-            return true;
-        }
-        message.kind == kind
-            && filters.matches_any(kind, |wanted| {
-                message.actor.id == wanted
-                    || (kind != "network" && message.actor.id.starts_with(wanted))
-                    || message
-                        .actor
-                        .attributes
-                        .get("name")
-                        .is_some_and(|name| name == wanted)
-            })
+        let name = message.actor.attributes.get("name");
+        filters.matches_any(kind, |wanted| {
+            message.actor.id.starts_with(wanted)
+                || name.is_some_and(|name| name.starts_with(wanted))
+        })
     };
     filters.matches_any("event", |wanted| {
-        wanted == action || wanted == message.action
+        wanted == message.action || (by_beginning && message.action.starts_with(wanted))
     }) && filters.matches("type", &message.kind)
         && filters.matches("scope", &message.scope)
         && filters.matches_labels("label", &message.actor.attributes)
-        && named("container")
-        && named("volume")
-        && named("network")
-        && named("daemon")
         && image_wanted(message, filters)
-        && ["plugin", "secret", "config", "service", "node"]
-            .iter()
-            .all(|kind| !filters.contains(kind))
+        && OBJECTS.iter().all(|kind| named(kind))
 }
 
 /// An image is also meant by the containers that were made from it, with or without its tag.
@@ -289,6 +293,13 @@ mod tests {
         check("{}", true);
         check(r#"{"event":["exec_start"]}"#, true);
         check(r#"{"event":["start"]}"#, false);
+        check(r#"{"event":["exec_start: sh"]}"#, true);
+        check(r#"{"event":["exec_"]}"#, false);
+        check(r#"{"event":["exec_create","exec_"]}"#, true);
+        check(r#"{"event":["health_status"]}"#, false);
+        check(r#"{"scope":["local"]}"#, true);
+        check(r#"{"scope":["swarm"]}"#, false);
+        check(r#"{"container":["we"]}"#, true);
         check(r#"{"container":["web"]}"#, true);
         check(r#"{"container":["abc"]}"#, true);
         check(r#"{"container":["b"]}"#, false);
@@ -298,7 +309,13 @@ mod tests {
         check(r#"{"label":["tier=front"]}"#, true);
         check(r#"{"label":["tier=back"]}"#, false);
         check(r#"{"type":["network"]}"#, false);
-        check(r#"{"volume":["web"]}"#, false);
+        check(r#"{"type":["network","container"]}"#, true);
+        check(r#"{"label":["tier"]}"#, true);
+        check(r#"{"label":["tier=front","area"]}"#, false);
+        for kind in OBJECTS {
+            check(&format!(r#"{{"{kind}":["web"]}}"#), true);
+            check(&format!(r#"{{"{kind}":["bcd"]}}"#), false);
+        }
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ mod table;
 mod top;
 mod update;
 mod volume;
+mod workdir;
 
 pub use config::{Config, Live, Runtime, Version};
 pub use engine::{Engine, Parts};

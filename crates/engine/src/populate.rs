@@ -49,7 +49,7 @@ pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()
     }
 }
 
-fn open_directory(parent: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
+pub fn open_directory(parent: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
@@ -64,7 +64,7 @@ fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
 }
 
 /// What a layer has under a name.
-enum Found {
+pub enum Found {
     Nothing,
     /// Nothing, and nothing below counts.
     Whiteout,
@@ -72,7 +72,7 @@ enum Found {
     Other,
 }
 
-fn look_up(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
+pub fn look_up(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
     let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(Found::Nothing),
@@ -91,7 +91,7 @@ fn is_opaque(directory: &OwnedFd) -> bool {
 }
 
 /// The directories that are merged under a name, topmost first.
-fn descend(directories: &[OwnedFd], name: &[u8]) -> io::Result<Vec<OwnedFd>> {
+pub fn descend(directories: &[OwnedFd], name: &[u8]) -> io::Result<Vec<OwnedFd>> {
     let mut found = Vec::new();
     for directory in directories {
         match look_up(directory, name)? {

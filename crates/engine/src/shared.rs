@@ -90,6 +90,27 @@ impl Shared {
             .publish("network", action, network.id.as_str(), attributes);
     }
 
+    /// `mount` or `unmount` of each volume that the container has.
+    pub fn volume_events(&self, record: &Record, action: &str) {
+        for mount in &record.mounts {
+            let Kind::Volume { name, .. } = &mount.kind else {
+                continue;
+            };
+            let mut attributes = vec![("container", record.id.as_str()), ("driver", "local")];
+            let writable = (!mount.read_only).to_string();
+            if action == "mount" {
+                attributes.push(("destination", &mount.destination));
+                attributes.push(("propagation", &mount.propagation));
+                attributes.push(("read/write", &writable));
+            }
+            let attributes = attributes
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+            self.events.publish("volume", action, name, attributes);
+        }
+    }
+
     /// Frees the container's address, ports and rules. Blocks.
     pub fn disconnect(&self, id: &str) {
         if let Some(net) = &self.net

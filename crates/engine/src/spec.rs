@@ -40,6 +40,8 @@ pub struct HostFacts {
     pub cgroup_v2: bool,
     /// Whether the kernel accounts swap to cgroups.
     pub swap_limit: bool,
+    /// Whether the kernel shares block I/O by weights.
+    pub block_io_weight: bool,
 }
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ impl HostFacts {
             cpuset_cpus: "0-1".into(),
             cgroup_v2: false,
             swap_limit: true,
+            block_io_weight: true,
         }
     }
 }

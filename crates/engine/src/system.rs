@@ -31,7 +31,25 @@ pub fn facts() -> HostFacts {
         cpuset_cpus: online.trim().to_owned(),
         cgroup_v2,
         swap_limit,
+        block_io_weight: has_block_io_weight(cgroup_v2),
     }
+}
+
+/// Weights have no files in a hierarchy's root; what is there beside them tells, or what a cgroup
+/// below it has. By CFQ (before Linux 5.0), BFQ or the cost model.
+fn has_block_io_weight(cgroup_v2: bool) -> bool {
+    if !cgroup_v2 {
+        let root = Path::new("/sys/fs/cgroup/blkio");
+        return ["blkio.weight", "blkio.bfq.io_service_bytes"]
+            .iter()
+            .any(|file| root.join(file).exists());
+    }
+    let root = Path::new("/sys/fs/cgroup");
+    let below = std::fs::read_dir(root).into_iter().flatten().flatten();
+    root.join("io.cost.model").exists()
+        || below
+            .flat_map(|entry| ["io.weight", "io.bfq.weight"].map(|file| entry.path().join(file)))
+            .any(|file| file.exists())
 }
 
 fn architecture() -> &'static str {

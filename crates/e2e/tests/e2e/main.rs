@@ -27,6 +27,7 @@ mod runtimes;
 mod shortage;
 mod stuck;
 mod terminal;
+mod watching;
 
 use std::path::PathBuf;
 

@@ -41,6 +41,13 @@ fn commands_that_cannot_run_are_told_apart() {
             .fails(125, "Minimum memory limit allowed is 6MB");
         client(&daemon, &["run", "--rm", "-w", "rel", "busybox", "true"])
             .fails(125, "it needs to be an absolute path");
+        let file = ["run", "--rm", "-w", "/etc/passwd", "busybox", "true"];
+        client(&daemon, &file).fails(
+            125,
+            "Error response from daemon: Cannot mkdir: /etc/passwd is not a directory",
+        );
+        let weight = ["run", "--rm", "--blkio-weight", "9", "busybox", "true"];
+        client(&daemon, &weight).fails(125, "ange of blkio weight is from 10 to 1000");
         client(
             &daemon,
             &["run", "--rm", "-v", "/a:/b:bad", "busybox", "true"],

@@ -44,6 +44,7 @@ impl Owner {
         self.exits += 1;
         self.publish();
         self.release_network().await;
+        self.shared.volume_events(&self.record, "unmount");
         self.save_state().await;
         self.shared.execs_end_with(&self.record);
         let code = exit.code.to_string();

@@ -96,6 +96,7 @@ impl Owner {
                 self.timer = Some(Instant::now() + START_DEADLINE);
                 self.state.endpoint = endpoint;
                 self.shared.network_event(&self.record, "connect");
+                self.shared.volume_events(&self.record, "mount");
             }
             Err(error) => self.start_failed(error, START_FAILED).await,
         }
@@ -178,6 +179,7 @@ impl Owner {
         self.timer = None;
         self.clients.clear();
         self.release_network().await;
+        self.shared.volume_events(&self.record, "unmount");
         self.state.phase = if self.state.was_started() {
             Phase::Exited
         } else {

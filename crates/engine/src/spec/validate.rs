@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 mod limits;
 
-pub use limits::parse_list;
+pub use limits::{discard, parse_list};
 
 /// Checks a request before anything is made of it; returns warnings.
 pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
@@ -32,6 +32,7 @@ pub fn check(config: &Config, host: &HostConfig, facts: &HostFacts) -> Result<Ve
     }
     check_unsupported(host)?;
     limits::cpu(host, facts)?;
+    limits::block_io(host)?;
     limits::memory(host, facts)
 }
 

@@ -82,6 +82,36 @@ pub fn parse_list(text: &str) -> Option<Vec<u32>> {
     Some(list)
 }
 
+/// Takes away what the kernel cannot do and Docker does without; returns warnings.
+pub fn discard(host: &mut HostConfig, facts: &HostFacts) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if facts.block_io_weight {
+        return warnings;
+    }
+    if host.blkio_weight > 0 {
+        host.blkio_weight = 0;
+        warnings.push(
+            "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+                .to_owned(),
+        );
+    }
+    if host.blkio_weight_device.iter().flatten().next().is_some() {
+        host.blkio_weight_device = Some(Vec::new());
+        warnings.push(
+            "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+pub fn block_io(host: &HostConfig) -> Result<()> {
+    match host.blkio_weight {
+        0 | 10..=1000 => Ok(()),
+        _ => Err(Error::invalid("Range of blkio weight is from 10 to 1000")),
+    }
+}
+
 /// Memory, swap and the killer of processes; returns warnings.
 pub fn memory(host: &HostConfig, facts: &HostFacts) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
