@@ -37,6 +37,8 @@ pub async fn attach(call: Call) -> Answer {
     };
     let target = call.shared.engine.attach_target(&call.name)?;
     let head = head(&call, target.tty);
+    // The log so far is there at once.
+    let waits = options.logs && is_careless(&call);
     let shared = call.shared;
     Ok(upgrade::hijack_before_head(
         &head,
@@ -44,8 +46,16 @@ pub async fn attach(call: Call) -> Answer {
             let Some(client) = take_over(connection, &shared.scope) else {
                 return;
             };
-            let Ok(refused) = client.try_clone() else {
+            let (Ok(refused), Ok(greeted)) = (client.try_clone(), client.try_clone()) else {
                 return;
+            };
+            let greeting = if waits {
+                // One short answer onto an empty connection. A client that has gone misses it.
+                std::fs::File::from(greeted).write_all(&greeting).ok();
+                until_read(&client).await;
+                Vec::new()
+            } else {
+                greeting
             };
             let options = AttachOptions {
                 greeting,

@@ -33,6 +33,16 @@ c.kill("SIGTERM")
 c.stop(timeout=0)
 assert c.wait()["StatusCode"] == 137
 c.remove()
+for _ in range(5):
+    c = client.containers.run("busybox", ["sh", "-c",
+        "trap 'echo late; exit' USR1; echo early; while :; do sleep 0.02; done"], detach=True)
+    while c.logs() != b"early\n":
+        assert time.time() < deadline, c.logs()
+    stream = c.attach(logs=True, stream=True)
+    assert next(stream) == b"early\n"
+    c.kill("USR1")
+    assert b"".join(stream) == b"late\n"
+    c.remove(force=True)
 try:
     client.containers.get("py")
     raise SystemExit("it is still there")
