@@ -285,6 +285,8 @@ impl Daemon {
             self.docker(&words).ok();
         }
         self.signal(Signal::TERM);
+        let log = self.log();
+        assert!(!log.contains("did not end"), "a task hung:\n{log}");
         self.machine.assert_clean();
         std::fs::remove_dir_all(&self.root).unwrap();
     }

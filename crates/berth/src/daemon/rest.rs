@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use berth_tasks::Shutdown;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 /// How often it is looked at, while memory may be worth giving back and afterwards.
 const WARM: Duration = Duration::from_secs(1);
@@ -16,10 +17,12 @@ const WORK: Duration = Duration::from_millis(20);
 const REST: Duration = Duration::from_millis(5);
 
 /// Runs as long as the daemon.
-pub async fn keep() {
+pub async fn keep(shutdown: Shutdown) {
     let (mut warm, mut before) = (true, spent());
-    loop {
-        sleep(if warm { WARM } else { COLD }).await;
+    while timeout(if warm { WARM } else { COLD }, shutdown.requested())
+        .await
+        .is_err()
+    {
         let now = spent();
         let took = now.saturating_sub(before);
         before = now;

@@ -217,7 +217,7 @@ impl Daemon {
             let service = serve(listener, connections.clone(), Limits::default(), answer);
             servers.push(scope.spawn("listener", service));
         }
-        drop(scope.spawn("rest", rest::keep()));
+        drop(scope.spawn("rest", rest::keep(scope.shutdown())));
         self.surroundings.notify("READY=1");
         tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
         while signals.reload_rather_than_end().await {
