@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use berth_testkit::{Certificates, Daemon, Output, image, run, sh, until};
 
@@ -39,7 +40,37 @@ struct Sshd {
     child: Child,
     directory: PathBuf,
     port: u16,
-    made_privsep: bool,
+    _privsep: Privsep,
+}
+
+/// The empty directory that every sshd of the machine locks its unprivileged part into. It goes
+/// with the last that uses it, if it was not there before the first.
+struct Privsep;
+
+/// How many use it, and whether it is ours.
+static PRIVSEP: Mutex<(usize, bool)> = Mutex::new((0, false));
+const PRIVSEP_DIRECTORY: &str = "/run/sshd";
+
+impl Privsep {
+    fn take() -> Self {
+        let mut users = PRIVSEP.lock().unwrap();
+        if users.0 == 0 {
+            users.1 = !Path::new(PRIVSEP_DIRECTORY).exists();
+            std::fs::create_dir_all(PRIVSEP_DIRECTORY).unwrap();
+        }
+        users.0 += 1;
+        Self
+    }
+}
+
+impl Drop for Privsep {
+    fn drop(&mut self) {
+        let mut users = PRIVSEP.lock().unwrap();
+        users.0 -= 1;
+        if *users == (0, true) {
+            std::fs::remove_dir(PRIVSEP_DIRECTORY).unwrap();
+        }
+    }
 }
 
 impl Sshd {
@@ -47,8 +78,7 @@ impl Sshd {
     fn start(daemon: &Daemon, far_name: &str) -> Self {
         let directory = daemon.root.join(format!("ssh-{far_name}"));
         let port = free_port();
-        let made_privsep = !Path::new("/run/sshd").exists();
-        std::fs::create_dir_all("/run/sshd").unwrap();
+        let privsep = Privsep::take();
         sh(&format!(
             "mkdir -p {d}/near {d}/far; cd {d}
              ssh-keygen -q -t ed25519 -N '' -f host; ssh-keygen -q -t ed25519 -N '' -f key
@@ -96,7 +126,7 @@ END
             child,
             directory,
             port,
-            made_privsep,
+            _privsep: privsep,
         }
     }
 
@@ -114,10 +144,6 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        if self.made_privsep {
-            // Another sshd may use it by now.
-            std::fs::remove_dir("/run/sshd").ok();
-        }
     }
 }
 
