@@ -67,13 +67,14 @@ def measure(bench):
         memory(bench, bench.berth, many)
 
     # Stopped ones: those that ran, and more that are only made.
+    for engine in all_of_them:
+        for identity in made[engine.name]:
+            engine.api.kill(identity)
     for number, engines in zip(STOPPED, (all_of_them, [bench.berth])):
         if bench.quick and number != STOPPED[0]:
             break
         for engine in engines:
             ours = made[engine.name]
-            for identity in ours:
-                engine.api.kill(identity)
             surplus = ours[number:]
             for identity in surplus:
                 engine.api.remove(identity, force=True)
