@@ -76,29 +76,53 @@ pub fn request(
         body.len()
     );
     stream.write_all(head.as_bytes())?;
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
+    match read(&mut stream) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             panic!("{method} {path}: no answer within {LIMIT:?}")
         }
-        read => read?,
-    };
-    parse(&answer).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        answer => answer,
+    }
+}
+
+/// Reads until the connection's end, or the end of an upgrade's refusal, whose connection stays
+/// open for the next request.
+fn read(stream: &mut impl Read) -> io::Result<Response> {
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; 65536];
+    loop {
+        let length = stream.read(&mut buffer)?;
+        answer.extend_from_slice(&buffer[..length]);
+        let is_counted =
+            head(&answer).is_some_and(|(head, _)| header(&head, "content-length").is_some());
+        if length == 0 || is_counted {
+            match parse(&answer) {
+                Some(response) => return Ok(response),
+                None if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                None => (),
+            }
+        }
+    }
+}
+
+/// An answer's head in small letters, and what follows it.
+fn head(answer: &[u8]) -> Option<(String, &[u8])> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+    Some((head, &answer[end + 4..]))
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// `None`: it is not whole.
 fn parse(answer: &[u8]) -> Option<Response> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let rest = &answer[end + 4..];
+    let (head, rest) = head(answer)?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let header = |name: &str| {
-        head.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-    };
-    let body = if let Some(length) = header("content-length") {
+    let body = if let Some(length) = header(&head, "content-length") {
         rest.get(..length.parse().ok()?)?.to_vec()
-    } else if header("transfer-encoding") == Some("chunked") {
+    } else if header(&head, "transfer-encoding") == Some("chunked") {
         chunks(rest)?
     } else {
         rest.to_vec()
@@ -123,6 +147,19 @@ fn chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_refusal_of_an_upgrade_ends_with_its_body() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs
+            .write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno")
+            .unwrap();
+        ours.set_read_timeout(Some(LIMIT)).unwrap();
+        let answer = read(&mut ours).unwrap();
+        assert_eq!((answer.status, answer.text()), (409, "no".to_owned()));
+        drop(theirs);
+        assert!(read(&mut ours).is_err());
+    }
 
     #[test]
     fn an_answer_that_was_cut_off_is_none() {

@@ -29,7 +29,7 @@ use victim::{Round, Target};
 const CLIENTS: usize = 8;
 /// Instances side by side, each with its own clients.
 const INSTANCES: u64 = 2;
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 100;
 /// After fewer answers than this, all clients together, something is killed.
 const ANSWERS: u64 = 60;
 /// Clients that also pull; each has an image of its own.
