@@ -162,9 +162,7 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
         drop(net);
         firewalld.cmd(&["--reload"]);
         assert!(out() && published(), "after a reload without a daemon");
-        let begin = Instant::now();
         let net = machine.open(firewalld.config(machine, "zoned"));
-        println!("opened beside firewalld in {:?}", begin.elapsed());
         net.restore(std::slice::from_ref(&web.endpoint))
             .expect("restore");
         firewalld.cmd(&["--zone=zoned", "--remove-interface=zoned0"]);

@@ -96,8 +96,7 @@ impl Machine {
     pub fn try_open(&self, config: Config) -> Result<Net, Error> {
         let relays = self.relays.clone();
         Net::open(config, move |listener| {
-            let child = Command::new(std::env::current_exe()?)
-                .args(["--ignored", "--exact", "relay_process", "--nocapture"])
+            let child = Command::new(env!("CARGO_BIN_EXE_net-test-relay"))
                 .stdin(Stdio::from(OwnedFd::from(listener)))
                 .stdout(Stdio::null())
                 .spawn()?;

@@ -1,0 +1,84 @@
+//! Many containers, one after another and at once, and many ports.
+
+use std::collections::HashSet;
+
+use berth_net::{PortRequest, Protocol};
+
+use crate::machine::{MACHINE, ask_tcp, connect, inside, no_tcp, serve_tcp, tcp, with_machine};
+
+/// How many connections of this thread's namespace were begun again since nobody had answered.
+fn begun_again() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").expect("the counters");
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let mut fields = || lines.next().expect("TcpExt").split(' ');
+    let mut counters = fields().zip(fields());
+    let found = counters.find(|(name, _)| *name == "TCPSynRetrans");
+    found.expect("the counter").1.parse().expect("a number")
+}
+
+#[test]
+fn the_network_is_ready_when_connect_returns() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("ready"));
+        for round in 0..20 {
+            let container = connect(&net, &format!("container{round}"), &[tcp(8096, 80)]);
+            serve_tcp(&container.netns, 80, "ready");
+            assert!(ask_tcp(None, container.endpoint.ipv4, 80).is_some());
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, 8096).is_some());
+            // No packet was lost.
+            assert_eq!(begun_again(), 0, "round {round}");
+            assert_eq!(inside(&machine.remote, begun_again), 0, "round {round}");
+            net.disconnect(&container.id).expect("disconnect");
+        }
+    });
+}
+
+/// The kernel gives a bridge 1,023 ports.
+#[test]
+fn a_thousand_containers_are_on_one_bridge_each_reached_at_its_own_port() {
+    with_machine(|machine| {
+        const CONTAINERS: u16 = 1000;
+        const FIRST: u16 = 20_000;
+        let net = machine.open(machine.config("crowd"));
+        let containers: Vec<_> = (0..CONTAINERS)
+            .map(|n| connect(&net, &format!("container{n}"), &[tcp(FIRST + n, 80)]))
+            .collect();
+        let addresses: HashSet<_> = containers.iter().map(|one| one.endpoint.ipv4).collect();
+        assert_eq!(addresses.len(), containers.len(), "an address is two's");
+        for n in [0, CONTAINERS - 1] {
+            serve_tcp(&containers[usize::from(n)].netns, 80, "here");
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, FIRST + n).is_some());
+        }
+        for container in containers.iter().rev() {
+            net.disconnect(&container.id).expect("disconnect");
+        }
+        drop(containers);
+        net.settle();
+    });
+}
+
+#[test]
+fn ten_thousand_ports_are_published_and_taken_back() {
+    with_machine(|machine| {
+        const FIRST: u16 = 20_000;
+        const COUNT: u16 = 10_000;
+        let net = machine.open(machine.config("many"));
+        let request = |n| PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: n,
+            host_ip: None,
+            host_ports: Some(n..=n),
+        };
+        let ports: Vec<PortRequest> = (FIRST..FIRST + COUNT).map(request).collect();
+        let container = connect(&net, "many", &ports);
+        assert_eq!(container.endpoint.ports.len(), 2 * usize::from(COUNT));
+        let last = FIRST + COUNT - 1;
+        serve_tcp(&container.netns, last, "many");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
+        net.restore(std::slice::from_ref(&container.endpoint))
+            .expect("restore");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
+        net.disconnect("many").expect("disconnect");
+        no_tcp(Some(&machine.remote), MACHINE, last);
+    });
+}
