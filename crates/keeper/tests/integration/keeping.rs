@@ -60,14 +60,7 @@ pub fn a_container_s_end_is_told_and_recorded(world: &World) {
     assert!(matches!(events.as_slice(), [Event::Released]), "{events:?}");
 
     let mut control = world.shell("sleep 100").start(&world.launcher);
-    control.done(
-        RequestBody::Signal {
-            signal: 9,
-            target: Target::Init,
-        },
-        &[],
-    );
-    let record = control.exited();
+    let record = control.kill();
     assert_eq!((record.code, record.signal), (137, Some(9)));
 }
 
@@ -315,12 +308,20 @@ pub fn a_container_starts_again_on_the_same_overlay(world: &World) {
         let reply = control.request(RequestBody::Hello { version: 1 }, &[]);
         assert!(matches!(reply, ReplyBody::State(state) if state.paused == paused));
     }
-    control.done(
-        RequestBody::Signal {
-            signal: 9,
-            target: Target::Init,
-        },
-        &[],
-    );
-    control.exited();
+    control.kill();
+}
+
+pub fn a_keeper_has_little_memory_of_its_own(world: &World) {
+    let (mut control, keeper) = world.shell("sleep 1000").launch(&world.launcher);
+    control.started();
+    let own_kib = || {
+        let rollup = fs::read_to_string(format!("/proc/{keeper}/smaps_rollup")).unwrap();
+        let mut lines = rollup.lines();
+        let line = lines.find_map(|line| line.strip_prefix("Private_Dirty:"));
+        let (kib, _) = line.unwrap().trim().split_once(' ').unwrap();
+        kib.parse::<u32>().unwrap()
+    };
+    // It gives back what its start took when it has nothing else to do.
+    until("the keeper is small", || own_kib() < 1024);
+    control.kill();
 }

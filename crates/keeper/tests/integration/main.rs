@@ -10,7 +10,6 @@
 )]
 
 mod keeping;
-mod measure;
 mod streams;
 mod world;
 
@@ -61,6 +60,7 @@ fn main() -> ExitCode {
         keeping::a_killed_keeper_s_container_dies,
         keeping::a_keeper_hears_no_signal_for_the_daemon_s_group,
         keeping::a_container_starts_again_on_the_same_overlay,
+        keeping::a_keeper_has_little_memory_of_its_own,
         streams::input_and_output_are_exact,
         streams::an_exec_has_its_own_streams_and_code,
         streams::a_daemonised_child_of_an_exec_lives_on,
@@ -69,8 +69,7 @@ fn main() -> ExitCode {
         streams::a_vanished_client_holds_up_nobody,
         streams::rotated_logs_are_compressed_meanwhile,
         streams::a_late_reader_gets_everything_after_the_end,
-        measure::a_keeper_is_small_and_forked_fast,
-        measure::a_flood_of_lines_is_logged_exactly,
+        streams::a_flood_of_lines_is_logged_exactly,
     ]
     .into_iter()
     .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part)))

@@ -1,5 +1,6 @@
 //! Cases about what flows between processes, clients and the log.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -46,17 +47,6 @@ fn read_until(client: &mut UnixStream, text: &str) -> String {
         seen.extend_from_slice(&piece[..count]);
     }
     String::from_utf8_lossy(&seen).into_owned()
-}
-
-fn kill(control: &mut Control) {
-    control.done(
-        RequestBody::Signal {
-            signal: 9,
-            target: Target::Init,
-        },
-        &[],
-    );
-    control.exited();
 }
 
 fn exec(
@@ -127,7 +117,7 @@ pub fn an_exec_has_its_own_streams_and_code(world: &World) {
     other.done(RequestBody::Signal { signal: 15, target }, &[]);
     assert_eq!(control.exec_exited("three"), 143);
     exec(&mut other, "four", &["sleep", "1000"], false, None);
-    kill(&mut control);
+    control.kill();
     assert_eq!(other.exec_exited("four"), 137);
 }
 
@@ -276,4 +266,22 @@ pub fn rotated_logs_are_compressed_meanwhile(world: &World) {
         .map(|number| format!("\"line {number}\\n\""))
         .collect();
     assert!(seen == expect, "{} lines in {count} files", seen.len());
+}
+
+pub fn a_flood_of_lines_is_logged_exactly(world: &World) {
+    let line =
+        "The quick brown fox jumps over the lazy dog, again and again, until the log is full.";
+    let count = 300_000;
+    let container = world.shell(&format!("yes '{line}' | head -n {count}; sleep 1000"));
+    let log = container.log.clone();
+    let mut control = container.start(&world.launcher);
+    let bytes = count * (line.len() + 1);
+    until("all is logged", || {
+        let logged = fs::metadata(&log).map_or(0, |data| data.len());
+        logged > bytes as u64 && read_log(&log).0.len() == bytes
+    });
+    control.kill();
+    let text = read_log(&log).0;
+    assert_eq!(text.len(), bytes);
+    assert!(text.lines().all(|seen| seen == line));
 }

@@ -15,7 +15,7 @@ use berth_keeper::keeper;
 use berth_keeper::launcher::Launcher;
 use berth_keeper::protocol::{
     AttachOptions, Event, ExitRecord, KeeperState, Launch, LogTarget, Message, ReplyBody, Request,
-    RequestBody, Rootfs, UserRequest, VERSION,
+    RequestBody, Rootfs, Target, UserRequest, VERSION,
 };
 use berth_runtime::defaults;
 use oci_spec::runtime::{Process, Spec};
@@ -299,6 +299,13 @@ impl Control {
             Event::Exited(record) => Some(record.clone()),
             _ => None,
         })
+    }
+
+    /// Kills the container's first process and waits for its end.
+    pub fn kill(&mut self) -> ExitRecord {
+        let (signal, target) = (9, Target::Init);
+        self.done(RequestBody::Signal { signal, target }, &[]);
+        self.exited()
     }
 
     pub fn exec_exited(&mut self, wanted: &str) -> i32 {
