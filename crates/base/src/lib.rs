@@ -1,11 +1,12 @@
-//! Names, ids, sizes, times and the printer of error chains: small things that every layer says
-//! the same way.
+//! Names, ids, sizes, times, kernel parameters and the printer of error chains: small things that
+//! every layer says the same way.
 
 pub mod chain;
 pub mod duration;
 pub mod id;
 pub mod name;
 pub mod size;
+pub mod sysctl;
 pub mod time;
 
 pub use chain::Chain;

@@ -64,19 +64,8 @@ fn check_attach(text: &str) -> Result<(), String> {
 }
 
 fn check_sysctl(text: &str) -> Result<(), String> {
-    const NAMES: &[&str] = &[
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let name = text.split('=').next().unwrap_or_default();
-    let allowed =
-        NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
+    let allowed = berth_base::sysctl::is_ipc(name) || name.starts_with("net.");
     if allowed && text.contains('=') {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use berth_base::sysctl;
 use berth_sys::clone::Namespaces;
 
 use super::namespaces::owns;
@@ -14,32 +15,21 @@ pub(super) fn plan(
     new: Namespaces,
     join: &[(Namespaces, PathBuf)],
 ) -> Result<Vec<(PathBuf, String)>, Error> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     let mut planned = Vec::new();
     for (key, value) in spec.into_iter().flatten() {
         let dotted = key.replace('/', ".");
-        let (namespace, name) =
-            if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-                (Namespaces::IPC, "ipc")
-            } else if dotted.starts_with("net.") {
-                (Namespaces::NETWORK, "net")
-            } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
-                (Namespaces::UTS, "uts")
-            } else if dotted.starts_with("user.") {
-                (Namespaces::USER, "user")
-            } else {
-                let message = format!("sysctl {key:?} is not in a separate kernel namespace");
-                return Err(Error::invalid(message));
-            };
+        let (namespace, name) = if sysctl::is_ipc(&dotted) {
+            (Namespaces::IPC, "ipc")
+        } else if dotted.starts_with("net.") {
+            (Namespaces::NETWORK, "net")
+        } else if dotted == "kernel.domainname" || dotted == "kernel.hostname" {
+            (Namespaces::UTS, "uts")
+        } else if dotted.starts_with("user.") {
+            (Namespaces::USER, "user")
+        } else {
+            let message = format!("sysctl {key:?} is not in a separate kernel namespace");
+            return Err(Error::invalid(message));
+        };
         if !owns(namespace, new, join) {
             let message = format!("sysctl {key:?} is not allowed in the hosts {name} namespace");
             return Err(Error::invalid(message));
