@@ -109,7 +109,7 @@ impl Bundle {
     }
 
     pub fn cgroup(&self) -> String {
-        format!("/isolate-test/{}", self.id)
+        format!("/{}/{}", cgroup_parent(), self.id)
     }
 
     pub fn create(&self, stdio: Stdio) -> Result<Created, Error> {
@@ -153,6 +153,20 @@ impl Bundle {
             exit,
         })
     }
+}
+
+/// A container that runs `script` in a shell.
+pub fn shell(script: &str) -> Bundle {
+    Bundle::new(&["sh", "-c", script])
+}
+
+/// What a container writes is `expect`, and nothing else.
+pub fn check(bundle: &Bundle, expect: &str) {
+    let output = bundle.run().unwrap();
+    assert_eq!(
+        (output.stdout.as_str(), output.stderr.as_str()),
+        (expect, "")
+    );
 }
 
 /// Our ends of a process's standard descriptors.
@@ -234,6 +248,11 @@ pub fn spec(args: &[&str]) -> Value {
     })
 }
 
+/// The parent of all cgroups of this run.
+fn cgroup_parent() -> String {
+    format!("isolate-{}", std::process::id())
+}
+
 /// What must be the same before and after: mounts, cgroups, children, descriptors.
 pub fn machine() -> Vec<String> {
     let mut state: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
@@ -242,7 +261,7 @@ pub fn machine() -> Vec<String> {
         .map(str::to_owned)
         .collect();
     for entry in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let ours = entry.path().join("isolate-test");
+        let ours = entry.path().join(cgroup_parent());
         if ours.is_dir() {
             for left in fs::read_dir(&ours)
                 .unwrap()

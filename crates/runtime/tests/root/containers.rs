@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use berth_runtime::container::{self, Exit};
 use serde_json::json;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, check, shell};
 
 crate::claims![
     a_command_runs_and_its_exit_code_is_known,
@@ -20,23 +20,10 @@ crate::claims![
     a_pids_limit_stops_a_fork,
     a_cgroup_namespace_shows_its_root,
     the_reaper_passes_signals_on_and_reaps,
-    many_starts_are_fast,
     sysctls_are_set,
     a_dropped_container_leaves_nothing,
     a_user_without_rights_has_none,
 ];
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(&["sh", "-c", script])
-}
-
-fn check(bundle: &Bundle, expect: &str) {
-    let output = bundle.run().unwrap();
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        (expect, "")
-    );
-}
 
 fn a_command_runs_and_its_exit_code_is_known() {
     let output = shell("echo out; echo err >&2; exit 7").run().unwrap();
@@ -186,24 +173,6 @@ fn the_reaper_passes_signals_on_and_reaps() {
     assert_eq!(stdout, "2\ngot\n");
     assert_eq!(container::wait(container.pidfd()).unwrap(), Exit::Code(3));
     container.remove_cgroup().unwrap();
-}
-
-fn many_starts_are_fast() {
-    let bundle = Bundle::new(&["true"]);
-    let mut times: Vec<_> = (0..20)
-        .map(|_| {
-            let start = std::time::Instant::now();
-            let (container, _pipes) = bundle.start().unwrap();
-            let started = start.elapsed();
-            container::wait(container.pidfd()).unwrap();
-            let ended = start.elapsed();
-            container.remove_cgroup().unwrap();
-            (start.elapsed(), ended, started)
-        })
-        .collect();
-    times.sort();
-    let (removed, ended, started) = times[times.len() / 2];
-    println!("  median of 20: started {started:?}, ended {ended:?}, removed {removed:?}");
 }
 
 fn sysctls_are_set() {

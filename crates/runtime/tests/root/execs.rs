@@ -40,14 +40,12 @@ fn exec(container: &Container, bundle: &Bundle, args: &[&str]) -> Output {
     let (pipes, stdio) = Pipes::new();
     let spec: oci_spec::runtime::Spec = serde_json::from_value(bundle.spec.clone()).unwrap();
     let filter = container::filter(&spec).unwrap();
-    let start = std::time::Instant::now();
     let process = container
         .exec(ExecRequest {
             filter: filter.as_ref(),
             ..ExecRequest::new(&process(bundle, args), stdio)
         })
         .unwrap();
-    println!("  exec'd in {:?}", start.elapsed());
     let (stdout, stderr) = pipes.read();
     Output {
         stdout,

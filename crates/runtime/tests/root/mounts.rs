@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, FIRST_ID};
+use crate::bundle::{Bundle, FIRST_ID, check, shell};
 
 crate::claims![
     an_idmapped_bind_shows_other_owners,
@@ -22,18 +22,6 @@ crate::claims![
     devices_of_all_types_are_made,
     devices_are_made_without_a_mount_of_dev,
 ];
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(&["sh", "-c", script])
-}
-
-fn check(bundle: &Bundle, expect: &str) {
-    let output = bundle.run().unwrap();
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        (expect, "")
-    );
-}
 
 /// A directory of the host for binds.
 fn host(bundle: &Bundle) -> PathBuf {

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use berth_runtime::container::{self, Container, ExecRequest, Stdio, TerminalSize};
 use serde_json::json;
 
-use crate::bundle::{Bundle, FIRST_ID, Pipes};
+use crate::bundle::{Bundle, FIRST_ID, Pipes, check, shell};
 
 crate::claims![
     a_user_namespace_maps_its_ids,
@@ -22,18 +22,6 @@ crate::claims![
     a_cgroup_namespace_is_joined,
     wrong_namespaces_are_refused,
 ];
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(&["sh", "-c", script])
-}
-
-fn check(bundle: &Bundle, expect: &str) {
-    let output = bundle.run().unwrap();
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        (expect, "")
-    );
-}
 
 /// Runs a container, and `then` while it runs.
 fn with(bundle: &Bundle, then: impl FnOnce(&Container)) {

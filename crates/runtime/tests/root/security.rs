@@ -2,9 +2,12 @@
 
 use std::os::unix::fs::symlink;
 
+use berth_runtime::container::Stdio;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde_json::json;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, check, shell};
 
 crate::claims![
     masked_paths_are_empty_and_read_only_ones_refuse,
@@ -17,19 +20,8 @@ crate::claims![
     capabilities_that_the_host_lacks_are_clamped,
     the_reaper_cannot_be_looked_into,
     nothing_of_the_host_is_mounted,
+    what_stands_in_a_terminals_place_is_not_opened,
 ];
-
-fn check(bundle: &Bundle, expect: &str) {
-    let output = bundle.run().unwrap();
-    assert_eq!(
-        (output.stdout.as_str(), output.stderr.as_str()),
-        (expect, "")
-    );
-}
-
-fn shell(script: &str) -> Bundle {
-    Bundle::new(&["sh", "-c", script])
-}
 
 fn masked_paths_are_empty_and_read_only_ones_refuse() {
     check(
@@ -153,4 +145,25 @@ fn nothing_of_the_host_is_mounted() {
                 .any(|p| point.starts_with(p));
         assert!(known, "{line}");
     }
+}
+
+fn what_stands_in_a_terminals_place_is_not_opened() {
+    let mut bundle = Bundle::new(&["true"]);
+    let place = bundle.directory.path().join("pts");
+    std::fs::create_dir(&place).unwrap();
+    let planted = place.join("ptmx");
+    rustix::fs::mknodat(CWD, &planted, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let reader = rustix::fs::open(&planted, flags, Mode::empty()).unwrap();
+    bundle.spec["process"]["terminal"] = json!(true);
+    bundle.mount(json!({"destination": "/dev/pts", "source": place, "options": ["bind"]}));
+    let error = bundle.create(Stdio::Terminal { size: None }).err().unwrap();
+    assert!(error.message.ends_with("/dev/pts is no devpts"), "{error}");
+    // A fifo that was opened for writing hangs up.
+    let mut polled = [PollFd::new(&reader, PollFlags::IN)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut polled, Some(&at_once)).unwrap(), 0);
 }
