@@ -169,3 +169,21 @@ fn no_tool_or_path_of_a_workplace_is_named() {
         }
     }
 }
+
+#[test]
+fn ci_runs_the_test_command_of_the_readme_and_nothing_else() {
+    let root = crates().parent().unwrap().to_owned();
+    let text = fs::read_to_string(root.join(".ci/run")).unwrap();
+    let setup = ["set ", "cd ", "#"];
+    let commands: Vec<_> = text
+        .lines()
+        .filter(|line| !setup.iter().any(|word| line.starts_with(word)))
+        .collect();
+    let [command] = commands[..] else {
+        panic!(".ci/run has other commands: {commands:?}");
+    };
+    let command = command.strip_prefix("exec ").unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let shown = |line: &str| line.split("  #").next().unwrap().trim() == command;
+    assert!(readme.lines().any(shown), "README.md lacks {command:?}");
+}
