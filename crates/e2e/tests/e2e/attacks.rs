@@ -7,7 +7,7 @@ use std::path::Path;
 
 use berth_testkit::{Daemon, sh};
 
-use crate::{daemon, program};
+use crate::{daemon, inspect, program, run_detached};
 
 /// One daemon for all of them, since the image is large.
 #[test]
@@ -22,11 +22,6 @@ fn scripts_in_a_container_gain_nothing() {
         keys_of_one_container_are_not_found_by_another(&daemon);
         what_is_pushed_into_a_terminal_stays_in_the_container(&daemon);
     }
-}
-
-fn pid(daemon: &Daemon, name: &str) -> String {
-    let words = ["inspect", "-f", "{{.State.Pid}}", name];
-    daemon.docker(&words).ok().to_owned()
 }
 
 /// CVE-2019-5736, and its relatives: whoever enters a container is looked at from inside.
@@ -357,36 +352,16 @@ fn bombs_do_not_reach_the_daemon_nor_a_neighbour() {
             .ok(),
         "0"
     );
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "forks",
-            "--pids-limit",
-            "60",
-            "busybox",
-            "sh",
-            "-c",
-            "f() { f | f & }; while :; do f; sleep 0.05; done",
-        ])
-        .ok();
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "eats",
-            "-m",
-            "16m",
-            "--memory-swap",
-            "16m",
-            "busybox",
-            "sh",
-            "-c",
-            "while :; do tail /dev/zero; echo again; done",
-        ])
-        .ok();
+    run_detached(
+        &daemon,
+        "--name forks --pids-limit 60",
+        "f() { f | f & }; while :; do f; sleep 0.05; done",
+    );
+    run_detached(
+        &daemon,
+        "--name eats -m 16m --memory-swap 16m",
+        "while :; do tail /dev/zero; echo again; done",
+    );
     let begin = std::time::Instant::now();
     for _ in 0..5 {
         daemon.docker(&["exec", "neighbour", "true"]).ok();
@@ -401,7 +376,7 @@ fn bombs_do_not_reach_the_daemon_nor_a_neighbour() {
             .contains("again")
             .then_some(())
     });
-    let eats = pid(&daemon, "eats");
+    let eats = inspect(&daemon, "eats", "{{.State.Pid}}");
     let keeper = sh(&format!("awk '/^PPid/{{print $2}}' /proc/{eats}/status"));
     let cgroup = |pid: &str| sh(&format!("cat /proc/{pid}/cgroup | grep -E '^0::|:memory:'"));
     assert_ne!(cgroup(&eats), cgroup(&keeper));

@@ -1,21 +1,16 @@
 //! What is done to containers beside starting and stopping them, compared with what dockerd 28.5
 //! answers, through both clients.
 
-use berth_testkit::{Daemon, Output, sh, until};
+use berth_testkit::{Daemon, sh, until};
 
-use crate::daemon;
-
-type Client = fn(&Daemon, &[&str]) -> Output;
-const CLIENTS: [Client; 2] = [Daemon::docker, Daemon::berth];
+use crate::{CLIENTS, daemon, run_detached};
 
 /// A container that tells of its signals and ends by none of them but KILL.
 const LISTENER: &str =
     "trap 'echo usr1' USR1; trap 'echo hup' HUP; echo ready; while :; do sleep 0.05; done";
 
 fn run_listener(daemon: &Daemon) {
-    daemon
-        .docker(&["run", "-d", "--name", "cc", "busybox", "sh", "-c", LISTENER])
-        .ok();
+    run_detached(daemon, "--name cc", LISTENER);
     until("it is ready", || {
         (daemon.docker(&["logs", "cc"]).ok() == "ready").then_some(())
     });

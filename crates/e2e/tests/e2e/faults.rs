@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use berth_testkit::until;
 use rustix::process::Signal;
 
-use crate::daemon;
+use crate::{daemon, run_detached};
 
 /// As often as the issue that asked for it says.
 const KILLS: usize = 20;
@@ -15,11 +15,7 @@ fn a_container_outlives_twenty_kills_of_the_daemon_with_every_line() {
     let mut daemon = daemon();
     let script =
         "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo $i; usleep 1000; done; echo end; exit 42";
-    daemon
-        .docker(&[
-            "run", "-d", "--name", "writer", "busybox", "sh", "-c", script,
-        ])
-        .ok();
+    run_detached(&daemon, "--name writer", script);
     let pid = |daemon: &berth_testkit::Daemon| {
         daemon
             .docker(&["inspect", "-f", "{{.State.Pid}}", "writer"])
@@ -47,32 +43,12 @@ fn a_container_outlives_twenty_kills_of_the_daemon_with_every_line() {
 #[test]
 fn what_ended_while_no_daemon_ran_is_told_by_the_next() {
     let mut daemon = daemon();
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "short",
-            "busybox",
-            "sh",
-            "-c",
-            "sleep 0.3; echo done; exit 9",
-        ])
-        .ok();
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "again",
-            "--restart",
-            "on-failure",
-            "busybox",
-            "sh",
-            "-c",
-            "sleep 0.3; exit 1",
-        ])
-        .ok();
+    run_detached(&daemon, "--name short", "sleep 0.3; echo done; exit 9");
+    run_detached(
+        &daemon,
+        "--name again --restart on-failure",
+        "sleep 0.3; exit 1",
+    );
     let pid = daemon
         .docker(&["inspect", "-f", "{{.State.Pid}}", "short"])
         .ok()

@@ -2,7 +2,7 @@
 
 use berth_testkit::sh;
 
-use crate::daemon;
+use crate::{daemon, run_detached};
 
 #[test]
 fn every_namespace_is_the_containers_own() {
@@ -284,18 +284,11 @@ fn options_of_the_process_are_applied() {
 #[test]
 fn two_containers_do_not_see_each_other() {
     let daemon = daemon();
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "one",
-            "busybox",
-            "sh",
-            "-c",
-            "echo secret >/tmp/s; exec sleep 4242",
-        ])
-        .ok();
+    run_detached(
+        &daemon,
+        "--name one",
+        "echo secret >/tmp/s; exec sleep 4242",
+    );
     let seen = daemon.docker(&[
         "run",
         "--rm",

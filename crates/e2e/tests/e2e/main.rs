@@ -14,24 +14,34 @@ mod daemon;
 mod damage;
 mod demo;
 mod faults;
+mod firewalls;
 mod hosts;
 mod images;
 mod isolation;
 mod kills;
 mod network;
+mod options;
 mod parity;
 mod proxies;
 mod refusals;
 mod registry;
+mod resolvers;
 mod runtimes;
 mod shortage;
+mod streams;
 mod stuck;
 mod terminal;
+mod upgrades;
 mod watching;
 
 use std::path::PathBuf;
 
-use berth_testkit::Daemon;
+use berth_testkit::{Daemon, Output};
+
+type Client = fn(&Daemon, &[&str]) -> Output;
+
+/// Both clients have to give the same.
+const CLIENTS: [Client; 2] = [Daemon::docker, Daemon::berth];
 
 /// The binary: `BERTH_BIN`, or the one beside this test's directory.
 fn program() -> PathBuf {
@@ -48,4 +58,22 @@ fn daemon() -> Daemon {
     let daemon = Daemon::start(program(), &[]);
     daemon.load("busybox");
     daemon
+}
+
+/// A field of a container, by docker's template.
+#[track_caller]
+fn inspect(daemon: &Daemon, name: &str, form: &str) -> String {
+    daemon
+        .docker(&["inspect", "-f", form, name])
+        .ok()
+        .to_owned()
+}
+
+/// A script in a container of busybox, with these options (words between spaces); its id.
+#[track_caller]
+fn run_detached(daemon: &Daemon, options: &str, script: &str) -> String {
+    let mut words = vec!["run", "-d"];
+    words.extend(options.split(' '));
+    words.extend(["busybox", "sh", "-c", script]);
+    daemon.docker(&words).ok().to_owned()
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use berth_testkit::{Daemon, run, sh, until};
 
-use crate::daemon;
+use crate::{daemon, run_detached};
 
 /// A host on the other side of a wire: a network namespace with a route through this machine.
 struct Neighbour {
@@ -43,7 +43,7 @@ impl Drop for Neighbour {
 
 const SERVER: &str = "mkdir -p /w; echo page >/w/index.html; exec httpd -f -p 80 -h /w";
 
-fn serve(daemon: &Daemon, name: &str, publish: &[&str]) {
+pub fn serve(daemon: &Daemon, name: &str, publish: &[&str]) {
     let mut words = vec!["run", "-d", "--name", name];
     for port in publish {
         words.extend(["-p", port]);
@@ -59,7 +59,7 @@ fn serve(daemon: &Daemon, name: &str, publish: &[&str]) {
     });
 }
 
-fn host_port(daemon: &Daemon, name: &str, port: &str) -> u16 {
+pub fn host_port(daemon: &Daemon, name: &str, port: &str) -> u16 {
     let shown = daemon.docker(&["port", name, port]);
     shown
         .ok()
@@ -230,20 +230,11 @@ fn ports_outlive_the_daemon() {
 #[test]
 fn ranges_udp_and_publish_all_work() {
     let daemon = daemon();
-    daemon
-        .docker(&[
-            "run",
-            "-d",
-            "--name",
-            "rr",
-            "-p",
-            "127.0.0.1:28100-28102:100-102",
-            "busybox",
-            "sh",
-            "-c",
-            "for p in 100 101 102; do (echo $p | nc -l -p $p) & done; wait",
-        ])
-        .ok();
+    run_detached(
+        &daemon,
+        "--name rr -p 127.0.0.1:28100-28102:100-102",
+        "for p in 100 101 102; do (echo $p | nc -l -p $p) & done; wait",
+    );
     // Busybox speaks no UDP; Debian has Perl.
     daemon.load("debian");
     let echo = "use IO::Socket::INET; $s = IO::Socket::INET->new(LocalPort => 53, Proto => 'udp') or die $!; \
@@ -286,11 +277,7 @@ fn ranges_udp_and_publish_all_work() {
         });
         assert_eq!(answer, "udp x");
     }
-    daemon
-        .docker(&[
-            "run", "-d", "--name", "all", "-P", "--expose", "80", "busybox", "sh", "-c", SERVER,
-        ])
-        .ok();
+    run_detached(&daemon, "--name all -P --expose 80", SERVER);
     let port = host_port(&daemon, "all", "80");
     assert_eq!(
         until("the page", || Some(get(&format!(
@@ -355,205 +342,6 @@ fn none_host_and_shared_networks() {
     };
     let id = daemon.docker(&["ps", "-q", "--filter", "name=web"]);
     assert_eq!(hostname("container:web"), id.ok());
-}
-
-/// A network namespace for a daemon, so that the firewall there is nobody else's, with a wire to
-/// another one that stands for another host.
-struct Island {
-    host: String,
-    neighbour: String,
-}
-
-impl Island {
-    const HERE: &str = "10.213.9.1";
-
-    fn new(number: u8) -> Self {
-        let name = |letter| format!("bt{}{letter}{number}", std::process::id());
-        let island = Self {
-            host: name('h'),
-            neighbour: name('n'),
-        };
-        let (h, n) = (&island.host, &island.neighbour);
-        sh(&format!(
-            "ip netns add {h}; ip netns add {n}; ip -n {h} link set lo up; ip -n {n} link set lo up
-             ip -n {h} link add wire type veth peer name wire netns {n}
-             ip -n {h} addr add {here}/24 dev wire; ip -n {h} link set wire up
-             ip -n {n} addr add 10.213.9.2/24 dev wire; ip -n {n} link set wire up
-             ip -n {n} route add default via {here}",
-            here = Self::HERE
-        ));
-        island
-    }
-
-    /// Runs a line on the daemon's host.
-    fn on_host(&self, line: &str) -> berth_testkit::Output {
-        Self::inside(&self.host, line)
-    }
-
-    fn on_neighbour(&self, line: &str) -> berth_testkit::Output {
-        Self::inside(&self.neighbour, line)
-    }
-
-    fn inside(namespace: &str, line: &str) -> berth_testkit::Output {
-        let net = format!("--net=/run/netns/{namespace}");
-        run(
-            Command::new("nsenter").args([&net, "bash", "-ec", line]),
-            b"",
-        )
-    }
-
-    /// Not by `ip netns exec`, which mounts another `/sys` without the control groups.
-    fn daemon(&self, flags: &[&str]) -> Daemon {
-        let net = format!("--net=/run/netns/{}", self.host);
-        let daemon = Daemon::start_under(&["nsenter", &net], crate::program(), flags);
-        daemon.load("busybox");
-        daemon
-    }
-}
-
-impl Drop for Island {
-    fn drop(&mut self) {
-        sh(&format!(
-            "ip netns del {}; ip netns del {}",
-            self.host, self.neighbour
-        ));
-    }
-}
-
-#[test]
-fn a_foreign_forward_drop_does_not_cut_containers_off() {
-    for program in ["iptables-nft", "iptables-legacy"] {
-        let island = Island::new(1);
-        island.on_host(&format!("{program} -P FORWARD DROP")).ok();
-        let daemon = island.daemon(&[]);
-        serve(&daemon, "web", &["0:80"]);
-        let port = host_port(&daemon, "web", "80");
-        let url = format!("http://{}:{port}/", Island::HERE);
-        let page = island.on_neighbour(&format!("curl -sS -m 5 {url}"));
-        assert_eq!(page.ok(), "page", "{program}");
-        // Not everything is let through: an unpublished port stays closed from outside.
-        let ip = daemon.docker(&[
-            "inspect",
-            "-f",
-            "{{.NetworkSettings.Networks.bridge.IPAddress}}",
-            "web",
-        ]);
-        let direct = island.on_neighbour(&format!("curl -sS -m 1 http://{}/", ip.ok()));
-        assert_ne!(direct.code, 0, "{program}");
-        drop(daemon);
-        let rules = island.on_host(&format!("{program} -S"));
-        assert!(
-            !rules.ok().to_lowercase().contains("berth"),
-            "our rules are still there: {}",
-            rules.stdout
-        );
-        assert!(rules.ok().contains("-P FORWARD DROP"), "{}", rules.stdout);
-    }
-}
-
-#[test]
-fn a_forward_drop_that_comes_later_does_not_cut_containers_off_either() {
-    let island = Island::new(2);
-    let daemon = island.daemon(&[]);
-    serve(&daemon, "web", &["0:80"]);
-    let port = host_port(&daemon, "web", "80");
-    island.on_host("iptables-nft -P FORWARD DROP").ok();
-    let line = format!("curl -sS -m 1 http://{}:{port}/", Island::HERE);
-    until("the page comes", || {
-        (island.on_neighbour(&line).code == 0).then_some(())
-    });
-}
-
-#[test]
-fn with_firewall_own_the_missing_rule_is_told() {
-    let island = Island::new(3);
-    island.on_host("iptables-nft -P FORWARD DROP").ok();
-    let daemon = island.daemon(&["--firewall=own"]);
-    let rules = island.on_host("iptables-nft -S");
-    assert!(
-        !rules.ok().to_lowercase().contains("berth"),
-        "{}",
-        rules.stdout
-    );
-    assert!(
-        daemon.log().contains("iptables -A FORWARD -i br-"),
-        "{}",
-        daemon.log()
-    );
-}
-
-/// A daemon whose host has this `/etc/resolv.conf`, and this one of systemd-resolved.
-fn with_resolv_conf(host: &str, resolved: Option<&str>) -> Daemon {
-    let script = r#"
-        d=$(mktemp -d); trap 'rmdir $d 2>/dev/null || true' EXIT
-        mount -t tmpfs none $d; printf "$1" >$d/host; mount --bind $d/host /etc/resolv.conf
-        mount -t tmpfs none /run
-        if [ -n "$2" ]; then mkdir -p /run/systemd/resolve; printf "$2" >/run/systemd/resolve/resolv.conf; fi
-        umount -l $d; rmdir $d; shift 2; exec "$@""#;
-    let resolved = resolved.unwrap_or_default();
-    let under = [
-        "unshare", "--mount", "bash", "-ec", script, "bash", host, resolved,
-    ];
-    let daemon = Daemon::start_under(&under, crate::program(), &[]);
-    daemon.load("busybox");
-    daemon
-}
-
-#[test]
-fn a_host_with_only_the_stub_resolver_gives_containers_the_real_servers() {
-    let servers = |daemon: &Daemon| {
-        let file = daemon.docker(&["run", "--rm", "busybox", "cat", "/etc/resolv.conf"]);
-        let lines = file
-            .ok()
-            .lines()
-            .filter(|line| line.starts_with("nameserver"));
-        lines.collect::<Vec<_>>().join(" ")
-    };
-    let stub = "nameserver 127.0.0.53\noptions edns0\nsearch lan\n";
-    let daemon = with_resolv_conf(stub, Some("nameserver 192.0.2.53\nsearch lan\n"));
-    assert_eq!(servers(&daemon), "nameserver 192.0.2.53");
-    drop(daemon);
-    let daemon = with_resolv_conf(stub, None);
-    assert_eq!(servers(&daemon), "nameserver 8.8.8.8 nameserver 8.8.4.4");
-    // On the host's own network the stub works.
-    let file = daemon.docker(&[
-        "run",
-        "--rm",
-        "--network",
-        "host",
-        "busybox",
-        "cat",
-        "/etc/resolv.conf",
-    ]);
-    assert!(
-        file.ok().contains("nameserver 127.0.0.53"),
-        "{}",
-        file.stdout
-    );
-}
-
-#[test]
-fn resolv_conf_hosts_and_hostname_are_written() {
-    let daemon = daemon();
-    let id = daemon
-        .docker(&["run", "-d", "--name", "nn", "busybox", "sleep", "1000"])
-        .ok()
-        .to_owned();
-    assert_eq!(
-        daemon.docker(&["exec", "nn", "cat", "/etc/hostname"]).ok(),
-        &id[..12]
-    );
-    let hosts = daemon
-        .docker(&["exec", "nn", "cat", "/etc/hosts"])
-        .ok()
-        .to_owned();
-    assert!(
-        hosts.contains("127.0.0.1\tlocalhost") && hosts.contains(&id[..12]),
-        "{hosts}"
-    );
-    let resolv = daemon.docker(&["exec", "nn", "cat", "/etc/resolv.conf"]);
-    assert!(resolv.ok().contains("nameserver "), "{}", resolv.stdout);
-    assert!(!resolv.ok().contains("127.0.0.53"), "{}", resolv.stdout);
 }
 
 #[test]

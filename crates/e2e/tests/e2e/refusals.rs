@@ -1,11 +1,6 @@
 //! Bad input: Docker's status, a clear sentence, nothing left behind.
 
-use berth_testkit::Daemon;
-
-use crate::daemon;
-
-type Client = fn(&Daemon, &[&str]) -> berth_testkit::Output;
-const CLIENTS: [Client; 2] = [Daemon::docker, Daemon::berth];
+use crate::{CLIENTS, daemon};
 
 #[test]
 fn commands_that_cannot_run_are_told_apart() {

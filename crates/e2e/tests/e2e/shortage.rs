@@ -8,7 +8,7 @@ use berth_testkit::registry::free_port;
 use berth_testkit::{Daemon, Registry, http, sh, until};
 use rustix::process::Signal;
 
-use crate::program;
+use crate::{program, run_detached};
 
 /// A small file system of its own, in a file.
 struct Disk {
@@ -125,11 +125,7 @@ fn a_log_on_a_full_disk_drops_whole_records_and_says_how_many() {
     daemon.load("busybox");
     let script = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo line $i; usleep 2000; done; \
                   echo $i >/dev/shm/count; sleep 1000";
-    daemon
-        .docker(&[
-            "run", "-d", "--name", "talks", "busybox", "sh", "-c", script,
-        ])
-        .ok();
+    run_detached(&daemon, "--name talks", script);
     let logged = || -> Vec<usize> {
         let logs = daemon.docker(&["logs", "talks"]);
         let numbers = logs.ok().lines().map(|line| {
