@@ -1,12 +1,14 @@
 """The engines: each with roots of its own, in a network namespace of its own."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
-from api import Api
+from api import Api, Refused
 from cgroups import second_hierarchies
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -16,8 +18,39 @@ DEADLINE_S = 60
 PATIENCE_S = 3
 
 
-class NotStarted(Exception):
+class Failed(Exception):
+    """An engine did not do what is to be measured."""
+
+
+class NotStarted(Failed):
     """An engine that cannot be measured here."""
+
+
+def run(words):
+    """Runs a command that is to succeed, and in time; its standard output."""
+    try:
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{' '.join(words)}: did not end within {DEADLINE_S} s") from None
+    except subprocess.CalledProcessError as error:
+        raise Failed(f"{' '.join(words)}: ended with {error.returncode}") from None
+    return done.stdout.strip()
+
+
+def execute(words):
+    """The same without its output, for what is timed: it is waited for without looking again and
+    again, as `subprocess` does where there is a limit."""
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    handle = os.pidfd_open(process.pid)
+    try:
+        ended, _, _ = select.select([handle], [], [], DEADLINE_S)
+    finally:
+        os.close(handle)
+    if not ended:
+        process.kill()
+    if process.wait() != 0:
+        told = f"ended with {process.returncode}" if ended else f"did not end within {DEADLINE_S} s"
+        raise Failed(f"{' '.join(words)}: {told}")
 
 
 class Engine:
@@ -30,14 +63,21 @@ class Engine:
         self.socket = os.path.join(self.work, "sock")
         self.api = Api(self.socket)
         self.netns = f"bench-{os.getpid()}-{self.name.lower()}"
-        subprocess.run(["ip", "netns", "add", self.netns], check=True)
-        subprocess.run(["ip", "-n", self.netns, "link", "set", "lo", "up"], check=True)
+        run(["ip", "netns", "add", self.netns])
+        run(["ip", "-n", self.netns, "link", "set", "lo", "up"])
         self.process = None
         self.client = []
         self.log = open(os.path.join(self.work, "log"), "ab")
 
     def command(self):
         raise NotImplementedError
+
+    def in_network(self, words):
+        """A command in the engine's network namespace."""
+        return ["nsenter", f"--net=/run/netns/{self.netns}", "--", *words]
+
+    def failed(self, what):
+        return Failed(f"{self.name} {what}:\n{self.tail()}")
 
     def start(self):
         """Starts the daemon; returns the seconds until its first answer."""
@@ -57,14 +97,29 @@ class Engine:
                 time.sleep(0.0005)
 
     def stop(self):
+        """Ends the daemon. One that does not end in time is killed, and that is an error."""
         self.api.close()
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(DEADLINE_S)
-        self.process = None
+        process, self.process = self.process, None
+        if not process or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise self.failed(f"does not end within {DEADLINE_S} s of SIGTERM") from None
 
     def close(self):
-        self.stop()
+        """Nothing of it stays, whatever state it is in."""
+        try:
+            # None is left but after a failure.
+            if self.process and self.process.poll() is None:
+                for identity in self.api.all_containers():
+                    self.api.remove(identity, force=True)
+            self.stop()
+        except (Failed, Refused, OSError) as error:
+            print(f"bench: {error}", file=sys.stderr)
         # Its helpers end after it, and take their cgroups along.
         patience = time.monotonic() + PATIENCE_S
         while self.processes() and time.monotonic() < patience:
@@ -72,7 +127,7 @@ class Engine:
         # What a daemon left: only what is in the namespace that was made here.
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
-        subprocess.run(["ip", "netns", "del", self.netns], check=False)
+        subprocess.run(["ip", "netns", "del", self.netns], check=False, timeout=DEADLINE_S)
         self.log.close()
 
     def tail(self):
@@ -114,14 +169,13 @@ class Berth(Engine):
         self.client = [binary, "-H", f"unix://{self.socket}"]
 
     def command(self):
-        enter = ["nsenter", f"--net=/run/netns/{self.netns}", "--"]
         roots = [f"--data-root={self.work}/data", f"--exec-root={self.work}/exec"]
         pid = f"--pidfile={self.work}/pid"
-        return enter + [self.binary, "daemon", *roots, pid, "-H", f"unix://{self.socket}"]
+        words = [self.binary, "daemon", *roots, pid, "-H", f"unix://{self.socket}"]
+        return self.in_network(words)
 
     def version(self):
-        words = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True)
-        return words.stdout.strip()
+        return run([self.binary, "--version"])
 
 
 class Peer(Engine):
@@ -136,7 +190,8 @@ class Peer(Engine):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        if self.holder.stdout.readline() != b"held\n":
+        told, _, _ = select.select([self.holder.stdout], [], [], DEADLINE_S)
+        if not told or self.holder.stdout.readline() != b"held\n":
             self.close()
             raise NotStarted("the peers' tree cannot be used as a root")
         self.socket = os.path.join(self.state, "run", f"{self.name.lower()}.sock")
@@ -145,16 +200,19 @@ class Peer(Engine):
     def inside(self, words):
         mount = f"--mount=/proc/{self.holder.pid}/ns/mnt"
         path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
-        return ["nsenter", f"--net=/run/netns/{self.netns}", mount, "--", "env", path] + words
+        return self.in_network(["nsenter", mount, "--", "env", path, *words])
 
     def version(self):
-        words = self.inside([self.name.lower(), "--version"])
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        return run(self.inside([self.name.lower(), "--version"]))
 
     def close(self):
         super().close()
         self.holder.stdin.close()
-        self.holder.wait()
+        try:
+            self.holder.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.holder.kill()
+            self.holder.wait()
 
 
 class Docker(Peer):
@@ -162,8 +220,7 @@ class Docker(Peer):
 
     def __init__(self, work):
         super().__init__(work)
-        words = subprocess.run([os.path.join(HERE, "peer"), "client"], capture_output=True, check=True)
-        self.words = words.stdout.decode().splitlines()
+        self.words = run([os.path.join(HERE, "peer"), "client"]).splitlines()
         self.client = self.client_of(self)
 
     def client_of(self, engine):
@@ -182,9 +239,14 @@ class Podman(Peer):
 
     def __init__(self, work):
         super().__init__(work)
-        self.client = self.inside(["podman", *self.OPTIONS])
+        # The registry of the topic `transfer` has no TLS.
+        registries = os.path.join(self.state, "tmp", "registries.conf")
+        with open(registries, "w", encoding="ascii") as file:
+            file.write('[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n')
+        config = "CONTAINERS_REGISTRIES_CONF=/tmp/registries.conf"
+        self.client = self.inside([config, "podman", *self.OPTIONS])
         for point in second_hierarchies():
-            subprocess.run(self.inside(["umount", point]), check=True)
+            run(self.inside(["umount", point]))
 
     @staticmethod
     def is_there():

@@ -13,6 +13,7 @@ import time
 import api
 import chart
 import engines
+import images
 import topics
 from table import PAUSE_S, Table
 
@@ -24,6 +25,10 @@ CHART = [
     ("exec", "exec", "ms"),
     ("stop", "stop", "ms"),
     ("each of 100 containers", "one: total", "ms"),
+    ("1 GB of lines into the log", "logs: write", "s"),
+    ("the same read back", "logs: read", "s"),
+    ("pull of 400 MB", "pull", "s"),
+    ("load of 400 MB", "load", "s"),
     ("start of the daemon", "start, 0", "ms"),
     ("memory, none running", "memory, 0", "MiB"),
     ("memory, 50 running", "memory, 50", "MiB"),
@@ -36,6 +41,7 @@ class Bench:
     def __init__(self, options, work):
         self.rounds = options.rounds or (5 if options.quick else 20)
         self.quick = options.quick
+        self.work = work
         self.table = Table()
         self.engines = []
         try:
@@ -53,13 +59,13 @@ class Bench:
 
     def start(self):
         """Podman is left out where it does not run (its later versions want cgroup v2)."""
-        archive = api.busybox_archive()
+        archive = images.busybox_archive()
         for engine in list(self.engines):
             try:
                 engine.start()
                 engine.api.load(archive)
                 engine.api.cycle("bridge")
-            except (engines.NotStarted, OSError, api.Refused) as error:
+            except (engines.Failed, OSError, api.Refused) as error:
                 if engine is not self.podman:
                     raise
                 print(f"bench: without Podman: {error}", file=sys.stderr)
@@ -125,7 +131,7 @@ def main():
             topic.measure(bench)
         versions = [engine.version() for engine in bench.engines]
         text = report(bench, versions, chosen)
-    except engines.NotStarted as error:
+    except (engines.Failed, api.Refused, TimeoutError) as error:
         raise SystemExit(f"bench: {error}") from None
     finally:
         if bench:

@@ -5,6 +5,6 @@ table's order), `ROWS` ((title, what) of each row) and `measure(bench)`, which f
 `bench.table`. Topics run in this order, with all engines up at the beginning of each.
 """
 
-from topics import daemon, life, line, many, ports, runtime
+from topics import daemon, life, line, logs, many, ports, runtime, transfer
 
-ALL = [life, line, many, ports, daemon, runtime]
+ALL = [life, line, many, ports, logs, transfer, daemon, runtime]

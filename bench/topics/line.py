@@ -1,7 +1,6 @@
 """Command lines, as a person or a script runs them."""
 
-import subprocess
-
+from engines import execute
 from table import interleaved, timed
 
 TITLE = "Command lines"
@@ -26,10 +25,7 @@ def clients(bench):
 
 
 def command(table, what, who, words):
-    def run():
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    return timed(table, what, who, run)
+    return timed(table, what, who, lambda: execute(words))
 
 
 def measure(bench):

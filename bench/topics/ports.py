@@ -4,6 +4,7 @@ beside the same by the container's own address."""
 import subprocess
 import sys
 
+from engines import run
 from table import interleaved
 
 TITLE = "A published port on 127.0.0.1"
@@ -101,9 +102,8 @@ class Published:
         self.server.stdout.readline()
 
     def ask(self, kind, address):
-        enter = ["nsenter", f"--net=/run/netns/{self.engine.netns}", "--"]
         words = [sys.executable, "-c", CLIENT, kind, *address, str(SECONDS)]
-        return float(subprocess.run(enter + words, stdout=subprocess.PIPE, check=True).stdout)
+        return float(run(self.engine.in_network(words)))
 
     def job(self, table, kind):
         def job(counts):

@@ -14,7 +14,8 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 
-from api import unpack_busybox
+from engines import Failed, execute, run
+from images import unpack_busybox
 from cgroups import second_hierarchies
 from table import OURS, Table, interleaved, timed
 
@@ -86,14 +87,15 @@ def measure(bench):
 def works(words):
     """A runtime that is not there, or not able to run here, is left out."""
     try:
-        return subprocess.run(words, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
+        run(words)
+        return True
+    except (FileNotFoundError, Failed):
         return False
 
 
 def main(rounds, binary):
     for point in second_hierarchies():
-        subprocess.run(["umount", point], check=True)
+        run(["umount", point])
     table = Table()
     with tempfile.TemporaryDirectory(prefix="berth-bench-") as bundle:
         unpack_busybox(os.path.join(bundle, "rootfs"))
@@ -104,8 +106,7 @@ def main(rounds, binary):
             roots = ["--root", os.path.join(bundle, who.lower())]
             command = words + roots + ["run", "--bundle", bundle, f"bench-{os.getpid()}"]
             if works(command):
-                run = lambda command=command: subprocess.run(command, check=True)
-                jobs.append(timed(table, "runtime run", who, run))
+                jobs.append(timed(table, "runtime run", who, lambda it=command: execute(it)))
         interleaved(rounds, jobs)
     json.dump(table.samples.get("runtime run", {}), sys.stdout)
 
