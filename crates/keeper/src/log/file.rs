@@ -104,9 +104,15 @@ impl JsonFile {
         let mut result = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut lines = std::mem::take(&mut self.streams[stream.index()]);
-            lines.finish(|record| result = self.record(stream, &record));
+            lines.finish(|record| {
+                let recorded = self.record(stream, &record);
+                if result.is_ok() {
+                    result = recorded;
+                }
+            });
         }
-        result.and(self.flush())
+        let flushed = self.flush();
+        result.and(flushed)
     }
 
     /// How many records were dropped since this was asked last; 0 while records are being dropped,
@@ -197,14 +203,16 @@ impl JsonFile {
         if rotate::shift(&self.path, &self.limits)? {
             std::fs::rename(&next, &self.path)?;
             self.file = file;
+            // Also when nothing can be forked now: the next file has its whole length.
+            self.size_bytes = 0;
             if self.limits.compress {
                 self.compressor = Some(Compressor::start(&self.path)?);
             }
         } else {
             std::fs::remove_file(&next)?;
             self.file.set_len(0)?;
+            self.size_bytes = 0;
         }
-        self.size_bytes = 0;
         Ok(())
     }
 }

@@ -87,6 +87,26 @@ fn rotation_keeps_the_newest_files_and_no_record_is_torn() {
     assert!(!dir.path().join("log.3").exists());
 }
 
+/// A process with threads, as this one, cannot fork.
+#[test]
+fn a_file_is_rotated_once_also_when_nothing_can_be_forked_to_compress_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut log = open(
+        &path,
+        Limits {
+            max_size_bytes: Some(1000),
+            max_files: 2,
+            compress: true,
+        },
+    );
+    let lines: String = (0..30).map(|number| format!("line {number}\n")).collect();
+    assert!(log.write(Stream::Stdout, lines.as_bytes(), 0).is_err());
+    log.finish().unwrap();
+    let length = fs::metadata(dir.path().join("log.1")).unwrap().len();
+    assert!((1000..1100).contains(&length), "{length}");
+}
+
 #[test]
 fn a_single_file_starts_again_when_it_is_full() {
     let dir = tempfile::tempdir().unwrap();
