@@ -118,8 +118,14 @@ impl State {
 
     pub fn load(root: &Path, id: &str) -> Result<Self, Error> {
         let directory = root.join(id);
-        let text = std::fs::read(directory.join("state.json"))
-            .map_err(|_| Error::new(ErrorKind::NotFound, "container does not exist"))?;
+        let text =
+            std::fs::read(directory.join("state.json")).map_err(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    Error::new(ErrorKind::NotFound, "container does not exist")
+                }
+                // It is there: `delete` must not take it for the rest of an interrupted create.
+                _ => io(&format!("state of {id}"))(error),
+            })?;
         let state: Self = serde_json::from_slice(&text)
             .map_err(|error| Error::internal(format!("state of {id}: {error}")))?;
         Ok(Self { directory, ..state })
