@@ -118,7 +118,7 @@ impl Foreign {
     pub fn create(&self, stdio: Stdio) -> Result<Begun, Error> {
         let bundle = self.bundle();
         let words = ["create", "--bundle", text(&bundle)?];
-        self.begin(&words, &[], stdio)
+        self.begin(&words, stdio)
             .map_err(|error| error.prefixed(CREATE_FAILED))
     }
 
@@ -135,7 +135,7 @@ impl Foreign {
             .and_then(|json| fs::write(&file, json));
         written.map_err(|error| Error::internal(format!("write process: {}", io_words(&error))))?;
         let words = ["exec", "--detach", "--process", text(&file)?];
-        let begun = self.begin(&words, &[], stdio);
+        let begun = self.begin(&words, stdio);
         // It holds the environment, maybe with secrets.
         let _ = fs::remove_file(&file);
         begun.map_err(|error| match error.message.starts_with("exec failed") {
@@ -183,7 +183,7 @@ impl Foreign {
     }
 
     /// A command that leaves a process behind.
-    fn begin(&self, words: &[&str], more: &[&str], stdio: Stdio) -> Result<Begun, Error> {
+    fn begin(&self, words: &[&str], stdio: Stdio) -> Result<Begun, Error> {
         let io_error = |error: io::Error| Error::internal(io_words(&error));
         let pid_file = self.dir.join("runtime.pid");
         let mut all = words.to_vec();
@@ -192,7 +192,6 @@ impl Foreign {
             Stdio::Terminal { size } => {
                 let socket = ConsoleSocket::new(&self.dir).map_err(io_error)?;
                 all.extend(["--console-socket", text(&socket.path)?]);
-                all.extend(more);
                 all.push(&self.id);
                 self.run(
                     &all,
@@ -205,7 +204,6 @@ impl Foreign {
                 stdout,
                 stderr,
             } => {
-                all.extend(more);
                 all.push(&self.id);
                 self.run(&all, [stdin.into(), stdout.into(), stderr.into()])?;
                 None

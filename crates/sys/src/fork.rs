@@ -5,7 +5,6 @@
 //! allocator's, for one) would stay locked in the child for ever. [`fork`] checks that.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Which side of [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,27 +61,6 @@ pub fn unshare_mounts() -> io::Result<()> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(code) }
-}
-
-/// Closes every descriptor but the standard streams and `keep`. It is meant for a fresh child of
-/// [`fork`]: whatever object of the parent's owned a descriptor must not be used any more.
-pub fn close_others(keep: BorrowedFd<'_>) -> io::Result<()> {
-    let keep = keep.as_raw_fd().unsigned_abs();
-    if keep > 3 {
-        close_range(3, keep - 1)?;
-    }
-    close_range(keep.max(2) + 1, libc::c_uint::MAX)
-}
-
-fn close_range(first: libc::c_uint, last: libc::c_uint) -> io::Result<()> {
-    // SAFETY: the arguments are plain integers; descriptors that are not open are skipped, and
-    // the caller of `close_others` gives up the owners of the open ones.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as libc::c_uint) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// `/proc/self/task` has one link for each thread, besides `.` and `..`.

@@ -9,7 +9,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::pty::OpenptFlags;
 
 use crate::log::Stream;
-use berth_runtime::container::{Exit, Stdio, TerminalSize};
+use berth_runtime::container::{self, Exit, Stdio, TerminalSize};
 
 /// Typed input that the process has not read yet; at this size clients are read no more.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -248,13 +248,7 @@ impl Process {
         let Some(console) = &self.console else {
             return Err(Errno::NOTTY);
         };
-        let size = rustix::termios::Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&console.master, size)
+        container::resize(console.master.as_fd(), TerminalSize { rows, columns })
     }
 
     /// The process is gone; nobody reads its input any more.

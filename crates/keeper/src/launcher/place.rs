@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use berth_runtime::cgroup::Cgroup;
-use berth_sys::fork;
+use berth_sys::{exec, fork};
 use rustix::io::Errno;
 
 /// Each time, another launcher has to have ended at that moment.
@@ -23,7 +23,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 /// process group does not arrive.
 pub fn settle(socket: BorrowedFd<'_>, cgroup: Option<&str>) -> io::Result<()> {
     detach(c"berth-launcher")?;
-    fork::close_others(socket)?;
+    exec::close_all_but(3, &[socket])?;
     let null = fs::File::options()
         .read(true)
         .write(true)

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use berth_sys::exec;
 use berth_sys::fork::{self, Fork};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
@@ -107,7 +108,7 @@ impl Compressor {
 /// In the child: holds none of the container's pipes and sockets open.
 fn compress_alone(path: &Path, from: &Path) -> io::Result<()> {
     let input = File::open(from)?;
-    fork::close_others(input.as_fd())?;
+    exec::close_all_but(3, &[input.as_fd()])?;
     drop(input);
     compress_here(path)
 }
