@@ -51,10 +51,7 @@ pub(super) fn update(call: &Call<'_>) -> Result<(), Error> {
 }
 
 fn parse(text: &[u8]) -> Result<LinuxResources, Error> {
-    let mut value: Value =
-        serde_json::from_slice(text).map_err(|e| Error::invalid(format!("resources: {e}")))?;
-    whole(&mut value);
-    serde_json::from_value(value).map_err(|e| Error::invalid(format!("resources: {e}")))
+    serde_json::from_slice(text).map_err(|e| Error::invalid(format!("resources: {e}")))
 }
 
 /// The resources that the options name, as the specification writes them.
@@ -103,22 +100,11 @@ fn from_options(args: &Args) -> Result<LinuxResources, Error> {
     if let Some(weight) = args.number("blkio-weight").filter(|&weight| weight != 0) {
         resources["blockIO"] = json!({"weight": weight});
     }
-    whole(&mut resources);
     serde_json::from_value(resources).map_err(|e| Error::invalid(format!("resources: {e}")))
 }
 
 fn invalid(option: &str, text: &str) -> Error {
     Error::invalid(format!("invalid value for {option}: {text:?}"))
-}
-
-/// Memory without a limit has swap without one too; the kernel would not have it otherwise.
-fn whole(resources: &mut Value) {
-    if let Some(memory) = resources.get_mut("memory").and_then(Value::as_object_mut)
-        && memory.get("limit").and_then(Value::as_i64) == Some(-1)
-        && memory.get("swap").and_then(Value::as_i64).unwrap_or(0) == 0
-    {
-        memory.insert("swap".to_owned(), json!(-1));
-    }
 }
 
 #[cfg(test)]
@@ -148,16 +134,6 @@ mod tests {
         let resources = from_options(&parsed("update --cpu-share 5 c1")).unwrap();
         assert!(resources.pids().is_none() && resources.block_io().is_none());
         assert_eq!(resources.memory().as_ref().unwrap().limit(), None);
-    }
-
-    #[test]
-    fn no_limit_of_memory_is_none_of_swap() {
-        for resources in [
-            from_options(&parsed("update --memory -1 c1")).unwrap(),
-            parse(br#"{"memory": {"limit": -1}}"#).unwrap(),
-        ] {
-            assert_eq!(resources.memory().as_ref().unwrap().swap(), Some(-1));
-        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxResou
 use super::unit::Unit;
 use crate::cgroup::weight;
 use crate::error::Error;
+use crate::scheduling::set;
 
 /// Name and value.
 pub type Property = (&'static str, Value);
@@ -88,6 +89,8 @@ fn memory(resources: &LinuxResources, is_v2: bool, all: &mut Vec<Property>) {
     }
     // The specification's swap is memory and swap together.
     match (given(memory.swap()), limit) {
+        // Unlimited memory is unlimited swap too.
+        (None, Some(..0)) => all.push(("MemorySwapMax", Value::Uint64(INFINITY))),
         (Some(both), _) if both < 0 => all.push(("MemorySwapMax", Value::Uint64(INFINITY))),
         (Some(both), Some(limit)) if limit > 0 && both >= limit => {
             all.push(("MemorySwapMax", Value::Uint64(limited(both - limit))));
@@ -123,8 +126,7 @@ fn processors(cpu: &LinuxCpu, is_v2: bool, all: &mut Vec<Property>) -> Result<()
         ("AllowedMemoryNodes", cpu.mems()),
     ] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
-            let mask =
-                mask(list).ok_or_else(|| Error::invalid(format!("list {list:?} is malformed")))?;
+            let mask = mask(list).map_err(|e| e.prefixed(&format!("list {list:?}: ")))?;
             all.push((name, Value::bytes(&mask)));
         }
     }
@@ -145,22 +147,16 @@ fn per_second(quota: i64, period: Option<u64>) -> u64 {
 }
 
 /// `0-2,5` as bits, the lowest first.
-fn mask(list: &str) -> Option<Vec<u8>> {
-    /// More than any kernel supports.
-    const MAX: usize = 1 << 14;
+fn mask(list: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
-    for part in list.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last >= MAX {
-            return None;
+    for bit in set(list)? {
+        let byte = bit as usize / 8;
+        if bytes.len() <= byte {
+            bytes.resize(byte + 1, 0);
         }
-        if bytes.len() <= last / 8 {
-            bytes.resize(last / 8 + 1, 0);
-        }
-        (first..=last).for_each(|bit| bytes[bit / 8] |= 1 << (bit % 8));
+        bytes[byte] |= 1 << (bit % 8);
     }
-    Some(bytes)
+    Ok(bytes)
 }
 
 /// Version 1 only: there systemd writes the device rules of a scope. On version 2 a program of
@@ -301,6 +297,14 @@ mod tests {
     }
 
     #[test]
+    fn no_limit_of_memory_is_none_of_swap() {
+        let none = |name| (name, Value::Uint64(INFINITY));
+        let limits = r#"{"memory": {"limit": -1}}"#;
+        check(limits, true, &[none("MemoryMax"), none("MemorySwapMax")]);
+        check(limits, false, &[none("MemoryLimit")]);
+    }
+
+    #[test]
     fn version_1_gets_the_device_rules() {
         let rules = r#"{"devices": [
             {"allow": false, "access": "rwm"},
@@ -346,9 +350,9 @@ mod tests {
     }
 
     #[test]
-    fn malformed_lists_are_none() {
-        for list in ["", "a", "3-1", "99999999", "1,,2"] {
-            assert_eq!(mask(list), None, "{list}");
+    fn malformed_lists_are_refused() {
+        for list in ["", "a", "3-1", "99999999"] {
+            assert!(mask(list).is_err(), "{list}");
         }
     }
 }
