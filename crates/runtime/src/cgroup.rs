@@ -6,12 +6,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use oci_spec::runtime::LinuxResources;
-use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, io_words};
 
@@ -24,7 +22,7 @@ mod v1;
 mod v2;
 
 pub use alarm::Alarm;
-use setting::Setting;
+use setting::{Now, Setting};
 pub use stats::Stats;
 pub(crate) use v2::weight;
 
@@ -206,8 +204,8 @@ impl Cgroup {
     /// Writes the limits. Also for changing them later.
     pub fn set(&self, resources: &LinuxResources) -> Result<(), Error> {
         let settings = match self.layout {
-            Layout::V1(_) => v1::plan(resources, &v1::now(|name| self.directory(name)))?,
-            Layout::V2 { mount } => v2::plan(resources, &v2::now(&mount.join(&self.path)))?,
+            Layout::V1(_) => v1::plan(resources, &self.now(resources, v1::FILES))?,
+            Layout::V2 { .. } => v2::plan(resources, &self.now(resources, v2::FILES))?,
         };
         let mut again = Vec::new();
         for setting in &settings {
@@ -219,6 +217,22 @@ impl Cgroup {
         again
             .into_iter()
             .try_for_each(|setting| self.write(setting))
+    }
+
+    /// Looks at what the plan for these limits depends on, and at nothing else: a container's start
+    /// mostly has none of them.
+    fn now(&self, resources: &LinuxResources, files: setting::Files) -> Now {
+        let read = |file: &str| {
+            let text = fs::read_to_string(self.directory("memory")?.join(file)).ok()?;
+            text.trim().parse().ok()
+        };
+        let memory = resources.memory().as_ref();
+        let has_bfq = |directory: PathBuf| directory.join(files.bfq_weight).exists();
+        Now {
+            memory_limit: memory.and_then(|_| read(files.memory_limit)),
+            memory_usage: memory.and_then(|_| read(files.memory_usage)),
+            has_bfq: resources.block_io().is_some() && self.directory("blkio").is_some_and(has_bfq),
+        }
     }
 
     /// Version 2: gives it to the root of a user namespace. In version 1 that is not safe.
@@ -304,44 +318,6 @@ impl Cgroup {
                 Ok(())
             }
             Err(error) => Err(refused(setting, &io_words(&error))),
-        }
-    }
-
-    /// Version 2: the directory that clone3 puts a child into.
-    pub fn entry(&self) -> io::Result<Option<OwnedFd>> {
-        match self.layout {
-            Layout::V1(_) => Ok(None),
-            Layout::V2 { mount } => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                Ok(Some(rustix::fs::open(
-                    mount.join(&self.path),
-                    flags,
-                    Mode::empty(),
-                )?))
-            }
-        }
-    }
-
-    /// Version 1: the files that a process enters by writing `0` to them.
-    ///
-    /// `tasks` and not `cgroup.procs`, and `0` and not a pid: a thread that moves only itself need
-    /// not take the lock of all threads of all processes (kernel `cgroup_procs_write_start`), for
-    /// which the kernel waits several milliseconds.
-    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        match self.layout {
-            Layout::V2 { .. } => Ok(Vec::new()),
-            Layout::V1(_) => self
-                .directories()
-                .iter()
-                .map(|directory| {
-                    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                    Ok(rustix::fs::open(
-                        directory.join("tasks"),
-                        flags,
-                        Mode::empty(),
-                    )?)
-                })
-                .collect(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where a process goes that joins a container: its cgroup, or one below it (`exec --cgroup`).
+//! Where a process of a container goes: its cgroup, or one below it (`exec --cgroup`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -67,8 +67,11 @@ impl Below<'_> {
         }
     }
 
-    /// Version 1: the files that a process enters by writing `0` to them (see
-    /// [`Cgroup::doors`]).
+    /// Version 1: the files that a process enters by writing `0` to them.
+    ///
+    /// `tasks` and not `cgroup.procs`, and `0` and not a pid: a thread that moves only itself need
+    /// not take the lock of all threads of all processes (kernel `cgroup_procs_write_start`), for
+    /// which the kernel waits several milliseconds.
     pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let door = |directory: &PathBuf| {

@@ -26,6 +26,14 @@ pub(super) struct Now {
     pub has_bfq: bool,
 }
 
+/// Where a version has what [`Now`] holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Files {
+    pub memory_limit: &'static str,
+    pub memory_usage: &'static str,
+    pub bfq_weight: &'static str,
+}
+
 impl Setting {
     pub fn new(controller: &'static str, file: &str, value: impl ToString) -> Self {
         Self {

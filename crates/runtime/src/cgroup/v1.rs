@@ -9,9 +9,15 @@ use oci_spec::runtime::{
 };
 
 use super::Hierarchy;
-use super::setting::{Now, Setting, rdma};
+use super::setting::{Files, Now, Setting, rdma};
 use crate::error::Error;
 
+/// What [`plan`] depends on.
+pub(super) const FILES: Files = Files {
+    memory_limit: "memory.limit_in_bytes",
+    memory_usage: "memory.usage_in_bytes",
+    bfq_weight: "blkio.bfq.weight",
+};
 /// How long freezing may take.
 const FREEZE_TRIES: u32 = 1000;
 
@@ -241,18 +247,6 @@ fn block_io(io: &LinuxBlockIo, now: &Now, settings: &mut Vec<Setting>) {
         "blkio.throttle.write_iops_device",
         io.throttle_write_iops_device(),
     );
-}
-
-/// What of a cgroup's present state decides about what is written to it.
-pub(super) fn now(directory: impl Fn(&str) -> Option<PathBuf>) -> Now {
-    let read =
-        |controller: &str, file: &str| fs::read_to_string(directory(controller)?.join(file)).ok();
-    let number = |file: &str| read("memory", file)?.trim().parse().ok();
-    Now {
-        memory_limit: number("memory.limit_in_bytes"),
-        memory_usage: number("memory.usage_in_bytes"),
-        has_bfq: directory("blkio").is_some_and(|d| d.join("blkio.bfq.weight").exists()),
-    }
 }
 
 /// `devices.allow` and `devices.deny` take one rule for each write, and later ones win.

@@ -7,11 +7,17 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
 use super::flat_key;
-use super::setting::{Now, Setting, rdma};
+use super::setting::{Files, Now, Setting, rdma};
 use crate::error::Error;
 
 /// Controllers that containers use, where the kernel offers them.
 const CONTROLLERS: [&str; 7] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"];
+/// What [`plan`] depends on.
+pub(super) const FILES: Files = Files {
+    memory_limit: "memory.max",
+    memory_usage: "memory.current",
+    bfq_weight: "io.bfq.weight",
+};
 const FREEZE_TRIES: u32 = 1000;
 
 /// Makes the directories, and passes the controllers on to each level that has children.
@@ -277,19 +283,6 @@ fn block_io(io: &LinuxBlockIo, now: &Now, settings: &mut Vec<Setting>) {
 
 fn io_weight(weight: u16) -> u64 {
     1 + u64::from(weight).saturating_sub(10) * 9999 / 990
-}
-
-/// What of a cgroup's present state decides about what is written to it.
-pub(super) fn now(directory: &Path) -> Now {
-    let number = |file: &str| {
-        let text = fs::read_to_string(directory.join(file)).ok()?;
-        text.trim().parse().ok()
-    };
-    Now {
-        memory_limit: number("memory.max"),
-        memory_usage: number("memory.current"),
-        has_bfq: directory.join("io.bfq.weight").exists(),
-    }
 }
 
 /// Gives a cgroup to a user, who may then move processes about in it and make cgroups below it

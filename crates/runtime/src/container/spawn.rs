@@ -55,6 +55,7 @@ pub(super) fn spawn(
     }
     let entry = container
         .cgroup()?
+        .below(&[])?
         .entry()
         .map_err(|e| failed("open cgroup", &e))?;
     // A cgroup namespace is made later, when the process is in its cgroup, and one that is joined
@@ -349,7 +350,8 @@ fn order_join(
     plan: &Plan,
     layout: &Layout,
 ) -> Result<(), Error> {
-    let mut descriptors = cgroup.doors().map_err(|e| failed("open cgroup", &e))?;
+    let doors = cgroup.below(&[])?.doors();
+    let mut descriptors = doors.map_err(|e| failed("open cgroup", &e))?;
     let mounted = plan
         .mounts
         .iter()
