@@ -43,6 +43,8 @@ fn main() {
     if std::env::args().any(|arg| arg == "--list") {
         return;
     }
+    // What others mount meanwhile is not ours.
+    berth_sys::fork::unshare_mounts().unwrap();
     berth_runtime::container::warm();
     let before = bundle::machine();
     let claims = [
