@@ -39,6 +39,10 @@ use console::Console;
 pub use console::resize;
 use spawn::{Failure, Unfinished, discard, failed, launch, listen, undumpable};
 
+/// What runc puts before the reason why a specification is refused.
+const REFUSED: &str = "runc create failed: ";
+/// The same of the process of an exec.
+const EXEC_REFUSED: &str = "exec failed: ";
 /// What runc puts before the reason why a container was not created.
 const CREATE_FAILED: &str = "runc create failed: unable to start container process: ";
 const INIT_FAILED: &str =
@@ -196,6 +200,16 @@ pub enum Exit {
     Signal(i32),
 }
 
+impl From<rustix::process::WaitStatus> for Exit {
+    /// Of a process that has ended.
+    fn from(status: rustix::process::WaitStatus) -> Self {
+        match status.terminating_signal() {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Code(status.exit_status().unwrap_or(255)),
+        }
+    }
+}
+
 impl Exit {
     /// As a shell has it: 128 + signal for a process that a signal ended.
     pub fn code(self) -> i32 {
@@ -233,7 +247,8 @@ pub fn filter(spec: &Spec) -> Result<Option<Filter>, Error> {
 /// The caller becomes undumpable: what is forked from it must not be looked into by processes of
 /// a container (see [`crate::selfexe`]).
 pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    let plan = Plan::new(request.spec).map_err(|e| e.prefixed(CREATE_FAILED))?;
+    let plan = Plan::new(request.spec).map_err(|e| e.prefixed(REFUSED))?;
+    process::check_label(&plan.process).map_err(|e| e.prefixed(REFUSED))?;
     if plan.hooks.is_some() && request.demands.bundle.is_none() {
         return Err(Error::invalid(
             "hooks: only containers of a bundle can have them",
@@ -357,13 +372,16 @@ impl Container {
 
     /// Runs another process in the container. Returns when it executes its command.
     pub fn exec(&self, request: ExecRequest<'_>) -> Result<Process, Error> {
-        self.join(request).map_err(|failure| match failure {
-            Failure::Here(error) | Failure::Child(error) => error.prefixed(EXEC_FAILED),
-        })
+        let process = plan::Process::new(request.process, request.spec)
+            .and_then(|process| process::check_label(&process).map(|()| process))
+            .map_err(|e| e.prefixed(EXEC_REFUSED))?;
+        self.join(&process, request)
+            .map_err(|failure| match failure {
+                Failure::Here(error) | Failure::Child(error) => error.prefixed(EXEC_FAILED),
+            })
     }
 
-    fn join(&self, request: ExecRequest<'_>) -> Result<Process, Failure> {
-        let process = plan::Process::new(request.process, request.spec)?;
+    fn join(&self, process: &plan::Process, request: ExecRequest<'_>) -> Result<Process, Failure> {
         let foreign = join::foreign_namespaces(self.pid)?;
         undumpable()?;
         let (ours, theirs) = channel::pair().map_err(|e| failed("socketpair", &e))?;
@@ -380,7 +398,7 @@ impl Container {
                 drop(ours);
                 join::run(
                     join::Inputs {
-                        process: &process,
+                        process,
                         target: self.pidfd(),
                         namespaces: foreign.without(Namespaces::PID),
                         doors,
@@ -405,7 +423,7 @@ impl Container {
         }
         let (console, warnings) = listen(&ours, || Ok(()))?;
         if has_user {
-            process::limits(&process, Some(pid))?;
+            process::limits(process, Some(pid))?;
         }
         if let Some(pidfd) = &unfinished.pidfd {
             let child = (pid, pidfd.as_fd());

@@ -64,6 +64,16 @@ pub(crate) struct Process {
     pub scheduling: Scheduling,
 }
 
+impl Process {
+    /// Whether it writes to a proc file system for itself. In a user namespace (`has_user`) the
+    /// caller sets its oom score.
+    pub fn writes_proc(&self, has_user: bool) -> bool {
+        self.oom_score_adj.is_some() && !has_user
+            || self.apparmor.is_some()
+            || self.selinux.is_some()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rlimit {
     pub resource: Resource,
@@ -173,9 +183,7 @@ impl Plan {
             mount.destination == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
         })
     }
-}
 
-impl Plan {
     /// Whether a user namespace gets its cgroup to rule: it has one of its own, and sees it
     /// writable (as in runc).
     pub fn owns_cgroups(&self) -> bool {

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 
+use berth_sys::fdpass;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::net::SendFlags;
 use rustix::process::{Pid, WaitOptions};
 use rustix::termios::{OptionalActions, OutputModes, Termios};
 
@@ -17,15 +19,9 @@ use crate::error::Error;
 /// Sends a descriptor to whoever listens at `path`, with a word.
 pub(super) fn hand_over(path: &str, what: BorrowedFd<'_>, word: &[u8]) -> Result<(), Error> {
     let socket = UnixStream::connect(path).map_err(io(&format!("dial unix {path}")))?;
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-    let descriptors = [what];
-    control.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors));
-    let word = std::io::IoSlice::new(word);
-    let flags = rustix::net::SendFlags::NOSIGNAL;
-    rustix::net::sendmsg(&socket, &[word], &mut control, flags)
+    fdpass::send_some(&socket, word, &[what], SendFlags::empty())
         .map(drop)
-        .map_err(|e| io("console socket")(e.into()))
+        .map_err(io("console socket"))
 }
 
 /// Blocks every signal from before the fork on, so that none is lost, and until it is dropped.
@@ -75,10 +71,7 @@ impl Drop for Signals {
 fn reap(child: Pid) -> Option<Exit> {
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if pid == child {
-            return Some(match status.terminating_signal() {
-                Some(signal) => Exit::Signal(signal),
-                None => Exit::Code(status.exit_status().unwrap_or(255)),
-            });
+            return Some(status.into());
         }
     }
     None

@@ -3,21 +3,17 @@
 //! A SEQPACKET socket pair, so a message is a packet: one letter, then its body. The socket is
 //! close-on-exec: its end without an error is the news that the command runs.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use berth_sys::fdpass;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::error::{Error, ErrorKind};
 
 /// The largest message: an error's sentence.
 const MAX_BYTES: usize = 8192;
-/// The most descriptors that one message carries: two for each cgroup hierarchy.
-const MAX_DESCRIPTORS: usize = 64;
 
 /// From the forked process.
 #[derive(Debug)]
@@ -40,7 +36,7 @@ pub(crate) enum Report {
 /// To the forked process.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// The cgroups are there; for each hierarchy what [`crate::cgroup::Join`] needs.
+    /// The cgroups are there: the doors of version 1, and what is to be mounted of them.
     Join(Vec<OwnedFd>),
     /// The user namespace has its mappings.
     Mapped,
@@ -166,43 +162,23 @@ impl Channel {
     }
 
     fn send(&self, tag: u8, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let tag = [tag];
-        let parts = [IoSlice::new(&tag), IoSlice::new(body)];
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.0, &parts, &mut control, SendFlags::NOSIGNAL)
-        })?;
-        Ok(())
+        let packet = [&[tag], body].concat();
+        // A packet goes whole or not at all.
+        fdpass::send_some(&self.0, &packet, descriptors, SendFlags::empty()).map(drop)
     }
 
     fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut body = [0; MAX_BYTES];
-        let bytes = loop {
-            let mut parts = [IoSliceMut::new(&mut body)];
-            let flags = RecvFlags::CMSG_CLOEXEC;
-            match rustix::net::recvmsg(&self.0, &mut parts, &mut control, flags) {
-                Ok(message) => break message.bytes,
+        let (mut body, mut descriptors) = (vec![0; MAX_BYTES], VecDeque::new());
+        let length = loop {
+            match fdpass::recv_some(&self.0, &mut body, &mut descriptors, RecvFlags::empty()) {
                 // The other side died with a message of ours unread. The kernel says so once, and
                 // before what the other side had said last.
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => {}
+                received => break received?,
             }
         };
-        let descriptors = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        Ok((body.get(..bytes).unwrap_or_default().to_vec(), descriptors))
+        body.truncate(length);
+        Ok((body, descriptors.into()))
     }
 }
 

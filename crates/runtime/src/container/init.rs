@@ -270,11 +270,7 @@ fn build_root(
 /// A proc file system of our own, never attached: nothing that the container mounts below /proc
 /// can redirect what we write there. Only made when something is to be written.
 fn own_proc(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
-    let process = &plan.process;
-    let needed = !plan.sysctls.is_empty()
-        || process.oom_score_adj.is_some() && !plan.kinds.has_user()
-        || process.apparmor.is_some()
-        || process.selinux.is_some();
+    let needed = !plan.sysctls.is_empty() || plan.process.writes_proc(plan.kinds.has_user());
     needed
         .then(|| {
             file_systems::detached("proc", "proc", &[], 0).map_err(|e| internal("mount proc", e))

@@ -47,12 +47,9 @@ fn go(inputs: Inputs<'_>, channel: &Channel) -> Result<std::convert::Infallible,
     // A cpuset that is entered sets the processors anew.
     scheduling.last_cpus.as_deref().map_or(Ok(()), bind)?;
     let has_user = inputs.namespaces.contains(Namespaces::USER);
-    let process = inputs.process;
-    let written = (process.oom_score_adj.is_some() && !has_user)
-        || process.apparmor.is_some()
-        || process.selinux.is_some();
     // The host's, which nothing of the container covers; its links lead to whoever follows them.
-    let proc = written
+    let writes = inputs.process.writes_proc(has_user);
+    let proc = writes
         .then(|| rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))
         .transpose()
         .map_err(|e| internal("open /proc", &e.into()))?;

@@ -24,8 +24,8 @@ use crate::caps::Caps;
 use crate::error::{Error, ErrorKind, errno_words, io_words};
 use crate::hooks::{self, Point};
 use crate::plan::Process;
+use crate::rootfs::devices;
 use crate::rootfs::path::{self, Leaf};
-use crate::rootfs::{devices, file_systems};
 use crate::seccomp::Filter;
 
 /// A process that is ready to execute its command.
@@ -215,6 +215,21 @@ impl Prepared {
     }
 }
 
+/// Refuses a label that nothing on this host enforces. (A profile of AppArmor is refused by the
+/// kernel.)
+pub(super) fn check_label(process: &Process) -> Result<(), Error> {
+    /// From linux/magic.h.
+    const SELINUX_MAGIC: rustix::fs::FsWord = 0xf97c_ff8c;
+    let is_enabled =
+        || rustix::fs::statfs("/sys/fs/selinux").is_ok_and(|stat| stat.f_type == SELINUX_MAGIC);
+    match &process.selinux {
+        Some(_) if !is_enabled() => Err(Error::invalid(
+            "selinux label is specified in config, but selinux is disabled or not supported",
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn labels(process: &Process, proc: Option<BorrowedFd<'_>>) -> Result<(), Error> {
     let write = |file: &str, what: &str, text: String| {
         write_proc(proc, file, &text)
@@ -247,14 +262,8 @@ pub(super) fn write_proc(
     file: &str,
     text: &str,
 ) -> std::io::Result<()> {
-    let own;
-    let proc = match proc {
-        Some(proc) => proc,
-        None => {
-            own = file_systems::detached("proc", "proc", &[], 0)?;
-            own.as_fd()
-        }
-    };
+    // There is one whenever something is to be written.
+    let proc = proc.ok_or(std::io::ErrorKind::NotFound)?;
     // thread-self is a link of proc itself.
     let file = match file.strip_prefix("thread-self/") {
         Some(rest) => {

@@ -4,8 +4,9 @@
 use berth_sys::clone;
 use berth_sys::fork::exit_now;
 use berth_sys::signal;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, WaitOptions};
 
+use super::Exit;
 use super::process::Prepared;
 
 /// Never returns: exits as the command does, with 128 + N after signal N.
@@ -56,15 +57,8 @@ fn reap(child: Pid) -> Option<i32> {
     let mut code = None;
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if pid == child {
-            code = Some(exit_code(status));
+            code = Some(Exit::from(status).code());
         }
     }
     code
-}
-
-fn exit_code(status: WaitStatus) -> i32 {
-    match status.terminating_signal() {
-        Some(signal) => 128 + signal,
-        None => status.exit_status().unwrap_or(255),
-    }
 }

@@ -1,10 +1,12 @@
 //! What goes wrong is told in the words that Docker's clients know, and leaves nothing behind
 //! (which the runner checks at the end).
 
-use berth_runtime::container::{ErrorKind, Exit};
+use std::path::Path;
+
+use berth_runtime::container::{self, ErrorKind, ExecRequest, Exit};
 use serde_json::json;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Pipes};
 
 crate::claims![
     commands_that_cannot_run_are_told_apart,
@@ -13,6 +15,7 @@ crate::claims![
     a_script_without_an_interpreter_starts_and_ends_with_255,
     a_limit_beyond_the_hosts_is_refused,
     sysctls_of_the_host_are_refused,
+    labels_that_nothing_enforces_are_refused,
 ];
 
 const PREFIX: &str = "runc create failed: unable to start container process: ";
@@ -109,9 +112,47 @@ fn a_limit_beyond_the_hosts_is_refused() {
 fn sysctls_of_the_host_are_refused() {
     let mut bundle = Bundle::new(&["true"]);
     bundle.spec["linux"]["sysctl"] = json!({"kernel.panic": "1"});
-    check(
-        &bundle,
-        ErrorKind::InvalidRequest,
-        "sysctl \"kernel.panic\" is not in a separate kernel namespace",
+    assert_eq!(
+        bundle.run().err().unwrap().message,
+        "runc create failed: sysctl \"kernel.panic\" is not in a separate kernel namespace"
     );
+}
+
+/// As by runc beside it. A host that does enforce labels does not know these.
+fn labels_that_nothing_enforces_are_refused() {
+    let with = |part: &str, field: &str, label: &str| {
+        let mut bundle = Bundle::new(&["true"]);
+        bundle.spec[part][field] = json!(label);
+        bundle.run().map(|output| output.exit)
+    };
+    let refused = |part, field| with(part, field, "nonesuch").unwrap_err().message;
+    let words = refused("process", "apparmorProfile");
+    let start = format!("{PREFIX}error during container init: unable to apply apparmor profile: ");
+    assert!(words.starts_with(&start), "{words}");
+    let words = refused("linux", "mountLabel");
+    let start = format!("{PREFIX}error during container init: error mounting \"tmpfs\" to rootfs");
+    assert!(words.starts_with(&start), "{words}");
+    let words = refused("process", "selinuxLabel");
+    let reason = "selinux label is specified in config, but selinux is disabled or not supported";
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        assert_eq!(words, format!("runc create failed: {reason}"));
+        let bundle = Bundle::new(&["sleep", "1000"]);
+        let (container, _pipes) = bundle.start().unwrap();
+        let mut process = bundle.spec["process"].clone();
+        process["selinuxLabel"] = json!("nonesuch");
+        let process = serde_json::from_value(process).unwrap();
+        let request = ExecRequest::new(&process, Pipes::new().1);
+        let error = container.exec(request).err().unwrap();
+        assert_eq!(error.message, format!("exec failed: {reason}"));
+        container.kill(libc::SIGKILL).unwrap();
+        container::wait(container.pidfd()).unwrap();
+        container.remove_cgroup().unwrap();
+    }
+    for (part, field) in [
+        ("process", "apparmorProfile"),
+        ("process", "selinuxLabel"),
+        ("linux", "mountLabel"),
+    ] {
+        assert_eq!(with(part, field, "").unwrap(), Exit::Code(0), "{field}");
+    }
 }
