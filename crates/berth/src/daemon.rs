@@ -62,8 +62,13 @@ pub fn main(program: &str, words: &[String]) -> ExitCode {
 
 /// A launcher that is not the daemon's first one.
 pub fn launcher(words: &[String]) -> ExitCode {
-    let word = |index| words.get(index).map(String::as_str);
-    ExitCode::from(u8::try_from(run::launcher(word(0), word(1))).unwrap_or(1))
+    let code = match words {
+        [births, cgroup, more @ ..] => {
+            run::launcher(births, cgroup, more.first().map(String::as_str))
+        }
+        _ => 1,
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 fn fail(message: &str) -> ExitCode {

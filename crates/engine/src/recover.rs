@@ -7,7 +7,8 @@
 //!                was never answered
 //! ```
 //!
-//! All of this is done before the engine answers anybody.
+//! All of this is done before the engine answers anybody, and after the launcher has settled: what
+//! the last daemon asked for in its last moment is there by then, or never will be.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,14 +20,18 @@ use berth_net::Endpoint;
 use berth_runtime::cgroup::Cgroup;
 
 use crate::container::{self, Beginning, Command};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::keeper::Keeper;
 use crate::record::{self, Phase, Record, State};
 use crate::shared::{Shared, kill_leftovers, lost_keeper};
 
 pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
     let (other, scope) = (shared.clone(), shared.scope.clone());
-    let loaded = scope.spawn_blocking(move || record::load(&other.store));
+    let loaded = scope.spawn_blocking(move || {
+        let loaded = record::load(&other.store)?;
+        (other.launcher.settle()).context("wait for the launcher of an earlier daemon")?;
+        Ok(loaded)
+    });
     let loaded = loaded
         .await
         .unwrap_or_else(|_| Err(Error::internal("reading the records panicked")))?;

@@ -12,6 +12,7 @@
 //! attached clients only, as with Docker.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -48,9 +49,10 @@ use process::Process;
 /// The exit codes of execs that are remembered for a daemon that comes later.
 const MAX_FINISHED_EXECS: usize = 256;
 
-/// The keeper's whole life. Returns the exit code of the keeper itself.
-pub fn run(launch: Box<Launch>, fds: VecDeque<OwnedFd>) -> i32 {
-    match start::start(launch, fds) {
+/// The keeper's whole life. Returns the exit code of the keeper itself. `birth` is closed when the
+/// keeper can be found.
+pub fn run(launch: Box<Launch>, fds: VecDeque<OwnedFd>, birth: Option<File>) -> i32 {
+    match start::start(launch, fds, birth) {
         Some(keeper) => keeper.serve(),
         None => 1,
     }

@@ -9,10 +9,12 @@
 //! threads and cannot fork, so the new one is an execution of the binary that calls [`run`].
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_sys::fork::{self, Fork};
@@ -22,6 +24,7 @@ use serde::Deserialize;
 use crate::framing;
 use crate::protocol::{Launch, LauncherReply, LauncherRequest};
 
+mod births;
 mod place;
 
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,9 @@ pub struct Config<'a> {
     pub cgroup: Option<&'a str>,
     /// Whether `cgroup` is in a scope of systemd's, which removes it.
     pub is_scope: bool,
+    /// The file whose lock tells the next launcher that a keeper is on its way. `None`: there is no
+    /// next one.
+    pub births: Option<&'a Path>,
     /// By name: what [`LauncherRequest::Service`] can start.
     pub services: &'a [(&'static str, Service)],
 }
@@ -83,6 +89,9 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
     if place::settle(socket.as_fd(), config.cgroup).is_err() {
         return 1;
     }
+    let Ok(births) = config.births.map_or(Ok(None), births::take_over) else {
+        return 1;
+    };
     berth_runtime::container::warm();
     berth_sys::memory::trim();
     berth_sys::memory::unmap_program();
@@ -94,11 +103,12 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
         };
         let reply = match plan(&body, config.services) {
             Err(message) => LauncherReply::Failed { message },
-            Ok(job) => match fork::fork() {
+            Ok(None) => LauncherReply::Settled,
+            Ok(Some(job)) => match fork::fork() {
                 Ok(Fork::Parent { child }) => LauncherReply::Forked { pid: child },
                 Ok(Fork::Child) => {
                     drop(socket);
-                    return job.perform(body, fds);
+                    return job.perform(body, fds, births);
                 }
                 Err(error) => LauncherReply::Failed {
                     message: format!("fork: {error}"),
@@ -108,6 +118,7 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
         // The daemon may be gone by now; the next receive notices.
         let _ = framing::encode(&reply).and_then(|frame| framing::send(&socket, &frame, &[]));
     }
+    drop(births);
     if let Some(cgroup) = config.cgroup.filter(|_| !config.is_scope) {
         place::leave(cgroup);
     }
@@ -122,8 +133,8 @@ enum Job {
 }
 
 /// Looks only at the envelope: what a container's specification allocates when it is parsed shall
-/// burden its keeper, not the launcher.
-fn plan(body: &[u8], services: &[(&'static str, Service)]) -> Result<Job, String> {
+/// burden its keeper, not the launcher. `None`: there is nothing to do but to answer.
+fn plan(body: &[u8], services: &[(&'static str, Service)]) -> Result<Option<Job>, String> {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         op: &'a str,
@@ -132,11 +143,12 @@ fn plan(body: &[u8], services: &[(&'static str, Service)]) -> Result<Job, String
     let envelope: Envelope<'_> =
         serde_json::from_slice(body).map_err(|error| format!("malformed request: {error}"))?;
     match (envelope.op, envelope.name) {
-        ("launch", _) => Ok(Job::Keeper),
+        ("settle", _) => Ok(None),
+        ("launch", _) => Ok(Some(Job::Keeper)),
         ("service", Some(wanted)) => services
             .iter()
             .find(|(name, _)| *name == wanted)
-            .map(|(_, service)| Job::Service(*service))
+            .map(|(_, service)| Some(Job::Service(*service)))
             .ok_or_else(|| format!("no service is named {wanted:?}")),
         (op, _) => Err(format!("unknown request {op:?}")),
     }
@@ -144,7 +156,7 @@ fn plan(body: &[u8], services: &[(&'static str, Service)]) -> Result<Job, String
 
 impl Job {
     /// Runs in the forked child; returns its exit code.
-    fn perform(self, body: Vec<u8>, fds: VecDeque<OwnedFd>) -> i32 {
+    fn perform(self, body: Vec<u8>, fds: VecDeque<OwnedFd>, births: Option<File>) -> i32 {
         let name = match self {
             Self::Keeper => c"berth-keeper",
             Self::Service(_) => c"berth-service",
@@ -157,9 +169,10 @@ impl Job {
                 drop(body);
                 // When systemd ends the scope, the container is told, too; its end is recorded.
                 berth_sys::signal::survive(libc::SIGTERM);
-                crate::keeper::run(launch, fds)
+                crate::keeper::run(launch, fds, births)
             }
             (Self::Service(service), Ok(LauncherRequest::Service { args, .. })) => {
+                drop(births);
                 service(ServiceArgs {
                     args,
                     fds: fds.into(),
@@ -227,6 +240,16 @@ impl Launcher {
         self.living().map(drop)
     }
 
+    /// Waits until nothing is on its way any more that an earlier daemon had asked for: what runs
+    /// can be found.
+    pub fn settle(&self) -> Result<(), Error> {
+        match self.ask(&LauncherRequest::Settle, &[]) {
+            Err(Error::Ended) if self.revive.is_some() => self.ask(&LauncherRequest::Settle, &[]),
+            asked => asked,
+        }
+        .map(drop)
+    }
+
     /// Forks a keeper, and returns its process id. Whether the container starts is told on
     /// `control`'s other end. `attach` has one stream socket for each of `launch.attach`.
     /// `None`: the launcher ended before it said whether it had forked; if it had not, `control`
@@ -246,7 +269,7 @@ impl Launcher {
             .chain(netns)
             .chain(attach.iter().copied())
             .collect();
-        match self.request(&LauncherRequest::Launch(Box::new(launch)), &fds) {
+        match self.fork(&LauncherRequest::Launch(Box::new(launch)), &fds) {
             Err(Error::Ended) => Ok(None),
             asked => asked.map(Some),
         }
@@ -259,7 +282,7 @@ impl Launcher {
         args: serde_json::Value,
         fds: &[BorrowedFd<'_>],
     ) -> Result<i32, Error> {
-        self.request(
+        self.fork(
             &LauncherRequest::Service {
                 name: name.to_owned(),
                 args,
@@ -268,7 +291,19 @@ impl Launcher {
         )
     }
 
-    fn request(&self, request: &LauncherRequest, fds: &[BorrowedFd<'_>]) -> Result<i32, Error> {
+    fn fork(&self, request: &LauncherRequest, fds: &[BorrowedFd<'_>]) -> Result<i32, Error> {
+        match self.ask(request, fds)? {
+            LauncherReply::Forked { pid } => Ok(pid),
+            LauncherReply::Failed { message } => Err(Error::Refused(message)),
+            LauncherReply::Settled => Err(Error::Refused("it has forked nothing".to_owned())),
+        }
+    }
+
+    fn ask(
+        &self,
+        request: &LauncherRequest,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<LauncherReply, Error> {
         let frame = framing::encode(request)?;
         let mut process = self.living()?;
         if let Err(error) = framing::send(&process.socket, &frame, fds) {
@@ -289,10 +324,7 @@ impl Launcher {
             }
             Err(error) => return Err(error.into()),
         };
-        match framing::decode(&body)? {
-            LauncherReply::Forked { pid } => Ok(pid),
-            LauncherReply::Failed { message } => Err(Error::Refused(message)),
-        }
+        Ok(framing::decode(&body)?)
     }
 
     /// The launcher; if it has ended, another one.

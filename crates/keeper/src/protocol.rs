@@ -23,6 +23,8 @@ pub const MAX_FRAME_BYTES: usize = 8 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum LauncherRequest {
+    /// Answer once all that an earlier launcher has forked can be found.
+    Settle,
     /// Fork a keeper. Descriptors: the keeper's end of its control socket; then the network
     /// namespace if `has_netns`; then one stream socket for each of `attach`.
     Launch(Box<Launch>),
@@ -37,6 +39,7 @@ pub enum LauncherRequest {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum LauncherReply {
+    Settled,
     Forked { pid: i32 },
     Failed { message: String },
 }

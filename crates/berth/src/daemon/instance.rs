@@ -67,6 +67,11 @@ impl Instance {
             _locks: locks,
         })
     }
+
+    /// The lock of what this instance's launchers have on its way.
+    pub fn births(&self) -> PathBuf {
+        self.exec_root.join("launcher.lock")
+    }
 }
 
 impl Drop for Instance {

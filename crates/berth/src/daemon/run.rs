@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     let launcher = launcher::fork(launcher::Config {
         cgroup: Some(&place.keepers()),
         is_scope: place.is_scope,
+        births: Some(&instance.births()),
         services: SERVICES,
     })
     .context("start the launcher")?;
@@ -69,7 +71,8 @@ pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     }
     let cgroup_parent = settings.cgroup_parent.clone();
     let cgroup_parent = cgroup_parent.unwrap_or_else(|| place.cgroup.clone());
-    let mut again = vec![place.keepers()];
+    let births = instance.births().to_string_lossy().into_owned();
+    let mut again = vec![births, place.keepers()];
     again.extend(place.is_scope.then(|| instance.name.clone()));
     let launcher = launcher.revived_by(move |socket| another_launcher(socket, &again));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -127,9 +130,9 @@ fn leave_network(net: Arc<Net>, idle: bool) -> Result<()> {
     }
 }
 
-/// What becomes of `berth daemon-launcher CGROUP [INSTANCE]`, with the daemon's socket as its standard
-/// input. With the instance's name, its place is a scope, which may have ended meanwhile.
-pub fn launcher(cgroup: Option<&str>, instance: Option<&str>) -> i32 {
+/// What becomes of `berth daemon-launcher LOCK CGROUP [INSTANCE]`, with the daemon's socket as its
+/// standard input. With the instance's name, its place is a scope, which may have ended meanwhile.
+pub fn launcher(births: &str, cgroup: &str, instance: Option<&str>) -> i32 {
     let settle = |mut place: Place| place.settle(rustix::process::getpid());
     if let Some(Err(_)) = instance.map(|name| Place::obtain(name).and_then(settle)) {
         return 1;
@@ -139,8 +142,9 @@ pub fn launcher(cgroup: Option<&str>, instance: Option<&str>) -> i32 {
         Ok(socket) => launcher::run(
             UnixStream::from(socket),
             launcher::Config {
-                cgroup,
+                cgroup: Some(cgroup),
                 is_scope: instance.is_some(),
+                births: Some(Path::new(births)),
                 services: SERVICES,
             },
         ),

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let launcher = launcher::fork(launcher::Config {
         cgroup: None,
         is_scope: false,
+        births: None,
         services: &[("relay", relay)],
     })
     .expect("fork the launcher");

@@ -1,7 +1,7 @@
 //! From the launch request to a running container.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +22,13 @@ use berth_runtime::seccomp::Filter;
 use berth_runtime::user;
 
 /// Starts the container, and tells `Started` or `StartFailed`.
-pub fn start(mut launch: Box<Launch>, mut fds: VecDeque<OwnedFd>) -> Option<Keeper> {
+pub fn start(
+    mut launch: Box<Launch>,
+    mut fds: VecDeque<OwnedFd>,
+    birth: Option<File>,
+) -> Option<Keeper> {
     let mut control = Connection::new(fds.pop_front()?, true);
-    match try_start(&mut launch, fds, &control) {
+    match try_start(&mut launch, fds, &control, birth) {
         Ok(mut keeper) => {
             let pid = keeper.container.pid().as_raw_nonzero().get();
             control.event(&Event::Started {
@@ -48,6 +52,7 @@ fn try_start(
     launch: &mut Launch,
     mut fds: VecDeque<OwnedFd>,
     control: &Connection,
+    birth: Option<File>,
 ) -> Result<Keeper, Failure> {
     let netns = match launch.has_netns {
         true => Some(fds.pop_front().ok_or_else(missing_fd)?),
@@ -57,6 +62,7 @@ fn try_start(
         return Err(missing_fd());
     }
     let listener = files::listen(&launch.dir).map_err(|error| internal(&error))?;
+    drop(birth);
     let log = Log::open(&launch.log).map_err(|error| internal(&error))?;
     let mount = mount(&launch.rootfs)?;
     if let Some(process) = launch.spec.process_mut() {

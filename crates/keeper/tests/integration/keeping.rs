@@ -4,10 +4,13 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::time::Duration;
 
+use berth_keeper::framing;
 use berth_keeper::keeper;
-use berth_keeper::launcher;
-use berth_keeper::protocol::{Event, FailureKind, ReplyBody, RequestBody, Target};
+use berth_keeper::launcher::{self, Launcher};
+use berth_keeper::protocol::{Event, FailureKind, LauncherRequest, ReplyBody, RequestBody, Target};
 use berth_runtime::cgroup::Cgroup;
 use berth_runtime::rootfs::overlay::{Overlay, mount_classic};
 use rustix::process::{Pid, Signal, kill_process};
@@ -141,6 +144,42 @@ pub fn launchers_relieve_each_other_in_one_cgroup(config: launcher::Config<'_>) 
         let inside = text.lines().filter(|line| line.ends_with(wanted)).count();
         assert_eq!(inside, hierarchies, "round {round}: {text}");
     }
+}
+
+/// Before any thread.
+pub fn two_generations(config: launcher::Config<'_>) -> [Launcher; 2] {
+    let last = launcher::fork(config).unwrap();
+    // Otherwise the next one could be quicker.
+    last.settle().unwrap();
+    [last, launcher::fork(config).unwrap()]
+}
+
+pub fn the_next_daemon_finds_what_the_last_one_asked_for_in_its_last_moment(world: &World) {
+    let Some([last, next]) = world.generations.take() else {
+        return;
+    };
+    let container = world.shell("exec sleep 1000");
+    let dir = container.launch.dir.clone();
+    // The launcher is busy while its daemon asks and dies.
+    let pid = last.pid().unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let (control, theirs) = UnixStream::pair().unwrap();
+    let frame = framing::encode(&LauncherRequest::Launch(Box::new(container.launch))).unwrap();
+    framing::send(last.into_socket(), &frame, &[theirs.as_fd()]).unwrap();
+    drop((control, theirs));
+
+    let (tell, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            next.settle().unwrap();
+            tell.send(keeper::connect(&dir).map(|_found| dir)).unwrap();
+        });
+        let early = told.recv_timeout(Duration::from_millis(100));
+        assert!(early.is_err(), "it did not wait: {early:?}");
+        kill_process(pid, Signal::CONT).unwrap();
+        let dir = told.recv().unwrap().unwrap();
+        Control::connect(&dir).0.kill();
+    });
 }
 
 pub fn a_service_is_forked_by_name(world: &World) {

@@ -42,12 +42,18 @@ fn main() -> ExitCode {
     let config = Config {
         cgroup: Some(&cgroup),
         is_scope: false,
+        births: None,
         services: &services,
     };
     keeping::launchers_relieve_each_other_in_one_cgroup(config);
     let launchers = [(); 2].map(|()| launcher::fork(config).expect("fork a launcher"));
+    let births = std::env::temp_dir().join(format!("keeper-test-{}.lock", std::process::id()));
+    let generations = keeping::two_generations(Config {
+        births: Some(&births),
+        ..config
+    });
     keeping::an_overlay_can_be_mounted_the_classic_way();
-    let world = World::new(launchers);
+    let world = World::new(launchers, generations);
 
     let cases: Vec<Case> = cases![
         keeping::a_container_s_end_is_told_and_recorded,
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
         keeping::a_start_that_is_called_off_leaves_nothing,
         keeping::a_service_is_forked_by_name,
         keeping::a_keeper_outlives_its_daemon_and_its_launcher,
+        keeping::the_next_daemon_finds_what_the_last_one_asked_for_in_its_last_moment,
         keeping::twenty_daemons_lose_no_line,
         keeping::a_killed_keeper_s_container_dies,
         keeping::a_keeper_hears_no_signal_for_the_daemon_s_group,
@@ -81,6 +88,7 @@ fn main() -> ExitCode {
         failed += u32::from(!passed);
     }
     drop(world);
+    std::fs::remove_file(births).unwrap();
     if let Err(left) = before.check_unchanged() {
         println!("left behind: {left}");
         failed += 1;

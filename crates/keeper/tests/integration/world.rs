@@ -28,6 +28,8 @@ pub struct World {
     pub launcher: Launcher,
     /// A launcher whose daemon may die.
     pub other: std::cell::RefCell<Option<Launcher>>,
+    /// The launchers of a daemon and of the next one.
+    pub generations: std::cell::RefCell<Option<[Launcher; 2]>>,
     dir: tempfile::TempDir,
     number: AtomicU32,
 }
@@ -101,7 +103,7 @@ fn processes(name: &str) -> Vec<i32> {
 }
 
 impl World {
-    pub fn new([launcher, other]: [Launcher; 2]) -> Self {
+    pub fn new([launcher, other]: [Launcher; 2], generations: [Launcher; 2]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("keeper-test-")
             .tempdir()
@@ -110,6 +112,7 @@ impl World {
         Self {
             launcher,
             other: Some(other).into(),
+            generations: Some(generations).into(),
             dir,
             number: AtomicU32::new(1),
         }
