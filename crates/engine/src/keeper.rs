@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,15 +42,22 @@ impl Keeper {
         })
     }
 
-    /// To a keeper that an earlier daemon left. `None` when nobody answers there any more.
-    pub async fn reconnect(directory: &Path) -> io::Result<Option<(Self, KeeperState)>> {
-        let socket = match berth_keeper::keeper::connect(directory) {
-            Ok(socket) => socket,
+    /// The way to a keeper that an earlier daemon left; `None` when none is there any more.
+    pub fn find(directory: &Path) -> io::Result<Option<UnixStream>> {
+        match berth_keeper::keeper::connect(directory) {
+            Ok(socket) => Ok(Some(socket)),
             Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(None),
-                _ => return Err(error),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error),
             },
-        };
+        }
+    }
+
+    /// Asks a keeper that was found how its container is. `None` when it ends without an answer.
+    pub async fn reconnect(
+        socket: UnixStream,
+        directory: &Path,
+    ) -> io::Result<Option<(Self, KeeperState)>> {
         let mut keeper = Self::new(socket.into())?;
         let hello = async {
             let (answer, mut answered) = oneshot::channel();

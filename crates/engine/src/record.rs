@@ -4,7 +4,7 @@
 //! the promise that the container exists; `container-states/<id>` is written at every start and
 //! end, and not synced: after a power failure no process is left whose state it could misreport.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use berth_docker::container::{Config, HostConfig};
 use berth_docker::network::EndpointSettings;
 use berth_keeper::protocol::Rootfs;
 use berth_net::Endpoint;
-use berth_store::{At, Durability, Store, Txn};
+use berth_store::{Durability, Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
@@ -22,7 +22,6 @@ use crate::spec::mounts::Mount;
 
 const RECORDS: &str = "containers/";
 const STATES: &str = "container-states/";
-const PAGE: usize = 500;
 
 /// A container as it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,40 +238,32 @@ pub struct Loaded {
 /// All containers of the store. A record that cannot be read is reported and left alone, with all
 /// that its container has.
 pub fn load(store: &Store) -> Result<Loaded> {
+    let mut states = HashMap::new();
+    let read = |item: Item| {
+        if let Some(id) = item.key.strip_prefix(STATES) {
+            states.insert(id.to_owned(), item.value);
+        }
+    };
+    store
+        .each(STATES, read)
+        .context("read the containers' states")?;
     let mut loaded = Loaded::default();
-    let mut after: Option<String> = None;
-    loop {
-        let page = store
-            .range(RECORDS, after.as_deref(), PAGE, At::Latest)
-            .context("read the containers' records")?;
-        for item in &page.items {
-            let id = item
-                .key
-                .strip_prefix(RECORDS)
-                .and_then(|id| id.parse().ok());
-            loaded.known.extend(id);
-            match serde_json::from_slice::<Record>(&item.value) {
-                Ok(record) => {
-                    let state = load_state(store, &record.id)?;
-                    loaded.containers.push((record, state));
-                }
-                Err(error) => {
-                    tracing::error!(key = item.key, %error, "a container's record cannot be read");
-                }
+    let read = |item: Item| {
+        let id = item.key.strip_prefix(RECORDS);
+        loaded.known.extend(id.and_then(|id| id.parse().ok()));
+        match serde_json::from_slice::<Record>(&item.value) {
+            Ok(record) => {
+                let state = states.get(record.id.as_str());
+                let state = state.and_then(|value| serde_json::from_slice(value).ok());
+                loaded.containers.push((record, state.unwrap_or_default()));
+            }
+            Err(error) => {
+                tracing::error!(key = item.key, %error, "a container's record cannot be read");
             }
         }
-        after = page.items.last().map(|item| item.key.clone());
-        if !page.more {
-            return Ok(loaded);
-        }
-    }
-}
-
-fn load_state(store: &Store, id: &Id) -> Result<State> {
-    let item = store
-        .get(&format!("{STATES}{id}"))
-        .context(format!("read the state of container {id}"))?;
-    Ok(item
-        .and_then(|item| serde_json::from_slice(&item.value).ok())
-        .unwrap_or_default())
+    };
+    store
+        .each(RECORDS, read)
+        .context("read the containers' records")?;
+    Ok(loaded)
 }

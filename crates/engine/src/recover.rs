@@ -11,6 +11,7 @@
 //! the last daemon asked for in its last moment is there by then, or never will be.
 
 use std::collections::HashSet;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,30 +27,34 @@ use crate::record::{self, Phase, Record, State};
 use crate::shared::{Shared, kill_leftovers, lost_keeper};
 
 pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
+    let other = shared.clone();
+    // One of the runtime's own threads wakes no other one for each task that it starts.
+    let all = shared
+        .scope
+        .spawn("recover", async move { all(&other).await });
+    let panicked = || Error::internal("the recovery panicked");
+    all.await.ok().flatten().unwrap_or_else(|| Err(panicked()))
+}
+
+async fn all(shared: &Arc<Shared>) -> Result<()> {
     let (other, scope) = (shared.clone(), shared.scope.clone());
-    let loaded = scope.spawn_blocking(move || {
-        let loaded = record::load(&other.store)?;
-        (other.launcher.settle()).context("wait for the launcher of an earlier daemon")?;
-        Ok(loaded)
-    });
-    let loaded = loaded
+    let survey = scope.spawn_blocking(move || survey(&other));
+    let Survey {
+        at_rest: mut found,
+        others,
+        known,
+        cgroups,
+    } = survey
         .await
         .unwrap_or_else(|_| Err(Error::internal("reading the records panicked")))?;
-    let cgroups = Arc::new(Cgroups::of(shared));
-    let known = loaded.known;
     let mut tasks = Vec::new();
-    for (record, state) in loaded.containers {
-        // A name in two records can only come from a damaged store; the first one keeps it.
-        if let Err(error) = shared.table.reserve(&record.name, &record.id) {
-            tracing::error!(container = %record.id, %error, "its name is taken");
-        }
-        let (shared, cgroups) = (shared.clone(), cgroups.clone());
+    for (record, state, keeper) in others {
+        let shared = shared.clone();
         tasks.push(scope.spawn("recover a container", async move {
-            let beginning = one(&shared, &record, state, &cgroups).await;
+            let beginning = one(&shared, &record, state, keeper).await;
             (record, beginning)
         }));
     }
-    let mut found = Vec::new();
     for task in tasks {
         if let Ok(Some(pair)) = task.await {
             found.push(pair);
@@ -75,21 +80,66 @@ pub async fn recover(shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Finds out how one container is.
+/// What there is, before anybody was asked.
+struct Survey {
+    /// Did not run, and nothing is left of a run.
+    at_rest: Vec<(Record, Beginning)>,
+    others: Vec<(Record, State, Option<UnixStream>)>,
+    known: HashSet<Id>,
+    cgroups: Cgroups,
+}
+
+/// Reads the records, and looks which keepers there are. Blocks.
+fn survey(shared: &Shared) -> Result<Survey> {
+    let loaded = record::load(&shared.store)?;
+    (shared.launcher.settle()).context("wait for the launcher of an earlier daemon")?;
+    let mut survey = Survey {
+        at_rest: Vec::with_capacity(loaded.containers.len()),
+        others: Vec::new(),
+        known: loaded.known,
+        cgroups: Cgroups::of(shared),
+    };
+    for (record, state) in loaded.containers {
+        // A name in two records can only come from a damaged store; the first one keeps it.
+        if let Err(error) = shared.table.reserve(&record.name, &record.id) {
+            tracing::error!(container = %record.id, %error, "its name is taken");
+        }
+        let directory = shared.config.runtime_dir(record.id.as_str());
+        let keeper = Keeper::find(&directory).unwrap_or_else(|error| {
+            no_response(&record, &error);
+            None
+        });
+        let was_running = matches!(state.phase, Phase::Running { .. });
+        if keeper.is_some() || was_running || survey.cgroups.may_have(&record) {
+            survey.others.push((record, state, keeper));
+        } else {
+            let beginning = not_running(shared, &record, state);
+            survey.at_rest.push((record, beginning));
+        }
+    }
+    Ok(survey)
+}
+
+fn no_response(record: &Record, error: &std::io::Error) {
+    tracing::error!(container = %record.id, %error, "its keeper does not respond");
+}
+
+/// Finds out how one container is that ran, or that something is left of.
 async fn one(
     shared: &Arc<Shared>,
     record: &Record,
     mut state: State,
-    cgroups: &Cgroups,
+    keeper: Option<UnixStream>,
 ) -> Beginning {
     let directory = shared.config.runtime_dir(record.id.as_str());
-    let keeper = match Keeper::reconnect(&directory).await {
-        Ok(keeper) => keeper,
-        Err(error) => {
-            tracing::error!(container = %record.id, %error, "its keeper does not respond");
-            None
-        }
+    let keeper = match keeper {
+        Some(socket) => Keeper::reconnect(socket, &directory).await,
+        None => Ok(None),
     };
+    let keeper = keeper.unwrap_or_else(|error| {
+        no_response(record, &error);
+        None
+    });
     let was_running = matches!(state.phase, Phase::Running { .. });
     match (keeper, was_running) {
         (Some((keeper, said)), true) if said.exited.is_none() => {
@@ -105,7 +155,7 @@ async fn one(
             not_running(shared, record, state)
         }
         (Some(_), false) => not_running(shared, record, state),
-        (None, false) if cgroups.may_have(record) => {
+        (None, false) => {
             blocking(shared, record, |shared, record| {
                 kill_leftovers(&record.id, &shared.cgroup(record));
             })
@@ -119,7 +169,6 @@ async fn one(
             }
             ended(state, exit)
         }
-        (None, false) => not_running(shared, record, state),
     }
 }
 

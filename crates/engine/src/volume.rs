@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use berth_base::{Id, Timestamp, name};
 use berth_docker::filters::Filters;
 use berth_docker::volume::{CreateRequest, List, PruneResponse, Volume as Wire};
-use berth_store::{At, Store, Txn};
+use berth_store::{Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
@@ -16,7 +16,6 @@ use crate::shared::Shared;
 use crate::spec::mounts::{Kind, Mount};
 
 const PREFIX: &str = "volumes/";
-const PAGE: usize = 500;
 /// Docker marks volumes that it named itself.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
@@ -38,24 +37,15 @@ pub struct Volume {
 impl Volumes {
     pub fn open(root: PathBuf, store: &Store) -> Result<Self> {
         let mut all = BTreeMap::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = store
-                .range(PREFIX, after.as_deref(), PAGE, At::Latest)
-                .context("read the volumes' records")?;
-            for item in &page.items {
-                match serde_json::from_slice::<Volume>(&item.value) {
-                    Ok(volume) => drop(all.insert(volume.name.clone(), volume)),
-                    Err(error) => {
-                        tracing::error!(key = item.key, %error, "a volume's record cannot be read");
-                    }
-                }
+        let read = |item: Item| match serde_json::from_slice::<Volume>(&item.value) {
+            Ok(volume) => drop(all.insert(volume.name.clone(), volume)),
+            Err(error) => {
+                tracing::error!(key = item.key, %error, "a volume's record cannot be read");
             }
-            after = page.items.last().map(|item| item.key.clone());
-            if !page.more {
-                break;
-            }
-        }
+        };
+        store
+            .each(PREFIX, read)
+            .context("read the volumes' records")?;
         Ok(Self {
             root,
             all: Mutex::new(all),

@@ -34,6 +34,8 @@ pub type Revision = u64;
 pub const MAX_KEY_BYTES: usize = 4096;
 /// The largest value, in bytes.
 pub const MAX_VALUE_BYTES: usize = 16 << 20;
+/// How many items [`Store::each`] has in memory.
+const PAGE_ITEMS: usize = 500;
 
 /// A key with its value at some revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -262,6 +264,20 @@ impl Store {
         at: At,
     ) -> Result<Page, Error> {
         self.read(|reader| reader.range(prefix, after, limit, at))
+    }
+
+    /// Gives `each` the latest item of every key that begins with `prefix`, in the order of the
+    /// keys. What changes meanwhile may be seen or not.
+    pub fn each(&self, prefix: &str, mut each: impl FnMut(Item)) -> Result<(), Error> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.range(prefix, after.as_deref(), PAGE_ITEMS, At::Latest)?;
+            after = page.items.last().map(|item| item.key.clone());
+            page.items.into_iter().for_each(&mut each);
+            if !page.more {
+                return Ok(());
+            }
+        }
     }
 
     /// Performs a change; the answer comes when it is as durable as was asked.
