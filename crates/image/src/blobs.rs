@@ -1,13 +1,13 @@
 //! Blobs by their digests: `blobs/<algorithm>/<hex>`, written once and never changed.
 //!
 //! What is being written lies in `ingest/` and is renamed when it is whole, verified and synced,
-//! so a blob that has its name is good.
+//! so a blob that has its name is good, unless the disk damaged it since.
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use berth_oci::{Algorithm, Digest};
+use berth_oci::{Algorithm, Digest, Hasher};
 
 use crate::error::{Context, Error, Result};
 
@@ -44,7 +44,7 @@ impl Blobs {
         open(&self.path(digest), digest)
     }
 
-    /// The whole of a small blob.
+    /// The whole of a small blob, verified.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         read(&self.path(digest), digest, limit)
     }
@@ -89,6 +89,16 @@ pub(crate) fn read(path: &Path, digest: &Digest, limit: u64) -> Result<Vec<u8>> 
         return Err(Error::Invalid(format!(
             "blob {digest} is larger than {limit} bytes, which is too large for its kind"
         )));
+    }
+    let mut hasher = Hasher::new(digest.algorithm());
+    hasher.update(&bytes);
+    let actual = hasher.finish();
+    if actual != *digest {
+        return Err(Error::Digest {
+            what: "blob",
+            expected: digest.clone(),
+            actual,
+        });
     }
     Ok(bytes)
 }

@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub names: BTreeMap<Name, Record>,
     /// Containers and the manifest that each of them runs.
     pub snapshots: HashMap<String, Digest>,
+    /// There are names or containers that could not be read: what they keep is not known.
+    is_partial: bool,
     pins: HashMap<Pin, usize>,
     targets: HashMap<Digest, Arc<Target>>,
     /// Directories of manifests' layers, topmost first.
@@ -53,9 +55,12 @@ impl Images {
     /// left unfinished, or without a name, goes.
     pub fn open(root: &Path, store: Store) -> Result<Self> {
         let content = Content::open(root)?;
+        let (names, all_names) = crate::names::load(&store)?;
+        let (snapshots, all_snapshots) = crate::snapshot::load(&content)?;
         let state = State {
-            names: crate::names::load(&store)?,
-            snapshots: crate::snapshot::load(&content)?,
+            names,
+            snapshots,
+            is_partial: !(all_names && all_snapshots),
             ..State::default()
         };
         let images = Self(Arc::new(Inner {
@@ -135,6 +140,9 @@ impl Images {
 
     /// Removes every blob and layer that no name, container or lease keeps. Only renames happen
     /// here, the deletion itself is done in the background.
+    ///
+    /// Removes nothing as long as an image is damaged: what it consists of is not known then, and
+    /// a pull or a load may mend it.
     pub(crate) fn sweep(&self) -> Result<()> {
         let blobs = self.0.content.blobs.list()?;
         let mut unreadable = HashSet::new();
@@ -153,12 +161,19 @@ impl Images {
                     // A disk that does not answer now is no reason to throw an image away.
                     Err(error) if error.kind() == Kind::Io => return Err(error),
                     Err(error) => {
-                        tracing::warn!(digest = %root.digest, %error, "a damaged image");
+                        tracing::warn!(
+                            digest = %root.digest, %error,
+                            "a damaged image: until it is removed, or pulled or loaded again, \
+                             nothing that is not used is deleted"
+                        );
                         unreadable.insert(root.digest.clone());
                     }
                 }
             }
         };
+        if !unreadable.is_empty() || state.is_partial || state.lacks_a_container_its_config() {
+            return Ok(());
+        }
         let (kept_blobs, kept_layers) = state.kept(&self.0.content);
         for digest in blobs {
             let pinned = state.pins.contains_key(&Pin::Blob(digest.clone()));
@@ -214,6 +229,15 @@ impl State {
             .filter(|root| !self.targets.contains_key(&root.digest))
             .filter(|root| !unreadable.contains(&root.digest))
             .collect()
+    }
+
+    /// Then nobody knows which layers the container stands on.
+    fn lacks_a_container_its_config(&self) -> bool {
+        let mut used = self.snapshots.values();
+        used.any(|manifest| {
+            let target = self.targets.get(manifest);
+            target.is_some_and(|it| it.manifests.iter().any(|part| part.config.is_none()))
+        })
     }
 
     fn forget_unnamed(&mut self) {

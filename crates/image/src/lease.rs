@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use berth_oci::Digest;
+use berth_oci::config::CONFIG_LIMIT;
 
 use crate::blobs;
 use crate::content::Content;
@@ -15,6 +16,9 @@ use crate::error::Result;
 use crate::images::{Images, Pin};
 use crate::ingest::Ingest;
 use crate::layers::{self, Unpacked};
+
+/// Up to this size blobs are read to see whether they are whole: all that say what others are.
+const VERIFIED_BYTES: u64 = CONFIG_LIMIT;
 
 /// Adds content to an image store. Clones share it; usable from several threads at once.
 #[derive(Debug, Clone)]
@@ -123,7 +127,14 @@ impl Lease {
         blobs::open(&self.path(digest), digest)
     }
 
-    /// The whole of a small blob, of at most `limit` bytes.
+    /// Whether the blob is here as it should be: a damaged one has to come again. A large one is
+    /// believed if its size is right.
+    pub fn is_whole(&self, digest: &Digest, size_bytes: u64) -> bool {
+        self.size(digest) == Some(size_bytes)
+            && (size_bytes > VERIFIED_BYTES || self.read(digest, VERIFIED_BYTES).is_ok())
+    }
+
+    /// The whole of a small blob, of at most `limit` bytes, verified.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         blobs::read(&self.path(digest), digest, limit)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use berth_base::Timestamp;
 use berth_oci::{Descriptor, Digest, Reference};
-use berth_store::{At, Change, Store, Txn};
+use berth_store::{Change, Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -13,7 +13,6 @@ use crate::images::{Images, State};
 
 const PREFIX: &str = "images/";
 const DANGLING: &str = "dangling@";
-const PAGE: usize = 500;
 
 /// What an image is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,28 +67,24 @@ impl fmt::Display for Name {
     }
 }
 
-/// Reads the whole table.
-pub(crate) fn load(store: &Store) -> Result<BTreeMap<Name, Record>> {
+/// Reads the whole table, and tells whether all of it could be read.
+pub(crate) fn load(store: &Store) -> Result<(BTreeMap<Name, Record>, bool)> {
     let mut names = BTreeMap::new();
-    let mut after: Option<String> = None;
-    loop {
-        let page = store
-            .range(PREFIX, after.as_deref(), PAGE, At::Latest)
-            .map_err(|source| failed(PREFIX, source))?;
-        for item in &page.items {
-            let name = item.key.strip_prefix(PREFIX).and_then(Name::parse);
-            match (name, serde_json::from_slice(&item.value)) {
-                (Some(name), Ok(record)) => {
-                    names.insert(name, record);
-                }
-                _ => tracing::warn!(key = item.key, "skip an unreadable image record"),
+    let mut is_whole = true;
+    let read = |item: Item| {
+        let name = item.key.strip_prefix(PREFIX).and_then(Name::parse);
+        match (name, serde_json::from_slice(&item.value)) {
+            (Some(name), Ok(record)) => drop(names.insert(name, record)),
+            _ => {
+                tracing::warn!(key = item.key, "skip an unreadable image record");
+                is_whole = false;
             }
         }
-        after = page.items.last().map(|item| item.key.clone());
-        if !page.more {
-            return Ok(names);
-        }
-    }
+    };
+    store
+        .each(PREFIX, read)
+        .map_err(|source| failed(PREFIX, source))?;
+    Ok((names, is_whole))
 }
 
 fn failed(name: &str, source: berth_store::Error) -> Error {

@@ -25,25 +25,36 @@ pub struct Rootfs {
     pub work: PathBuf,
 }
 
-/// The containers that have snapshots, and their manifests.
-pub(crate) fn load(content: &Content) -> Result<HashMap<String, Digest>> {
+/// The containers that have snapshots with their manifests, and whether all of these are known.
+pub(crate) fn load(content: &Content) -> Result<(HashMap<String, Digest>, bool)> {
     let mut found = HashMap::new();
+    let mut is_whole = true;
     let entries = fs::read_dir(&content.snapshots)
         .context(|| format!("list directory {}", content.snapshots.display()))?;
     for entry in entries.flatten() {
-        let target = fs::read_link(entry.path().join("image"));
-        let digest = target
-            .ok()
-            .and_then(|target| target.to_str()?.parse::<Digest>().ok());
-        match digest {
-            Some(digest) => {
-                found.insert(entry.file_name().to_string_lossy().into_owned(), digest);
-            }
+        let container = entry.file_name().to_string_lossy().into_owned();
+        let target = match fs::read_link(entry.path().join("image")) {
+            Ok(target) => target,
             // Made halfway: its container was never acknowledged.
-            None => content.trash.take(&entry.path())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                content.trash.take(&entry.path())?;
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(container, %error, "read which image it was made from");
+                is_whole = false;
+                continue;
+            }
+        };
+        match target.to_str().and_then(|target| target.parse().ok()) {
+            Some(digest) => drop(found.insert(container, digest)),
+            None => {
+                tracing::error!(container, ?target, "made from what is no image");
+                is_whole = false;
+            }
         }
     }
-    Ok(found)
+    Ok((found, is_whole))
 }
 
 impl Images {

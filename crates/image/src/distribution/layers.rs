@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::download::{Download, Ended, Notice, join};
 use super::failure::Failure;
 use super::pull::Pull;
+use crate::error::Kind;
 use crate::progress::{Progress, Reporter};
 
 /// Messages of one layer are at least this far apart; changes of its status are not held back.
@@ -101,7 +102,7 @@ impl Pull<'_> {
             .block(move || {
                 for layer in &mut layers {
                     layer.here = Here {
-                        blob: lease.contains(&layer.descriptor.digest),
+                        blob: lease.is_whole(&layer.descriptor.digest, layer.descriptor.size),
                         unpacked: lease.is_unpacked(&layer.diff_ids),
                     };
                 }
@@ -111,10 +112,17 @@ impl Pull<'_> {
     }
 
     async fn layer(&self, layer: &Layer) -> Result<(), Failure> {
-        if layer.here.blob {
-            self.unpack_blob(layer).await?;
-        } else {
-            self.fetch(layer).await?;
+        let unpacked = match layer.here.blob {
+            true => Some(self.unpack_blob(layer).await),
+            false => None,
+        };
+        match unpacked {
+            Some(Err(Failure::Image(error))) if error.kind() == Kind::Invalid => {
+                tracing::warn!(digest = %layer.descriptor.digest, %error, "a damaged layer");
+                self.fetch(layer).await?;
+            }
+            Some(unpacked) => unpacked?,
+            None => self.fetch(layer).await?,
         }
         self.say(layer.id(), "Pull complete");
         Ok(())

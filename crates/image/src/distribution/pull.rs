@@ -255,14 +255,18 @@ impl Pull<'_> {
         Ok(Pulled { digest, is_newer })
     }
 
-    /// The manifest with this digest: from the store if it is there, else from the registry.
+    /// The manifest with this digest: from the store if it is there and whole, else from the
+    /// registry.
     async fn manifest(&self, digest: &Digest, media_type: &str) -> Result<Held, Failure> {
         let (lease, wanted) = (self.lease.clone(), digest.clone());
         let here = self.distribution.block(move || {
             if !lease.contains(&wanted) {
                 return Ok(None);
             }
-            lease.read(&wanted, MANIFEST_LIMIT).map(Some)
+            match lease.read(&wanted, MANIFEST_LIMIT) {
+                Err(crate::Error::Digest { .. }) => Ok(None),
+                read => read.map(Some),
+            }
         });
         if let Some(bytes) = here.await? {
             return hold(digest.clone(), media_type, &bytes);
@@ -292,9 +296,10 @@ impl Pull<'_> {
         if descriptor.size > CONFIG_LIMIT {
             return Err(Failure::Config(format!("larger than {CONFIG_LIMIT} bytes")));
         }
-        let digest = descriptor.digest.clone();
+        let (digest, size) = (descriptor.digest.clone(), descriptor.size);
         let lease = self.lease.clone();
-        let is_known = self.distribution.block(move || Ok(lease.contains(&digest)));
+        let is_known = move || Ok(lease.is_whole(&digest, size));
+        let is_known = self.distribution.block(is_known);
         let is_known = is_known.await?;
         if !is_known {
             let ingest = self.begin(descriptor).await?;

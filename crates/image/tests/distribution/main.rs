@@ -36,7 +36,16 @@ impl Host {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap(), change)
+    }
+
+    /// The same store, as a new process opens it.
+    fn reopen(self) -> Self {
+        let Self { directory, .. } = self;
+        Self::open(directory, |_| {})
+    }
+
+    fn open(directory: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let store = Store::open(&directory.path().join("store"), Default::default()).unwrap();
         let images = Images::open(&directory.path().join("images"), store).unwrap();
         let mut config = Config {

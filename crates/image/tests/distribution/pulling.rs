@@ -54,6 +54,38 @@ async fn a_pull_says_what_docker_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pull_mends_what_the_disk_damaged() {
+    let registry = Fake::start().await;
+    let built = image(&[("a", "first"), ("b", &noise(5_000_000))]);
+    registry.push("app", "latest", &built);
+    let mut host = Host::new();
+    let name = registry.name("app");
+    host.pull(&name).await.unwrap();
+    let layers = built.layers.iter();
+    let small = layers.chain([&built.config, &built.manifest]);
+    // A large blob is not read to see whether it is whole, but its size is looked at.
+    let cases = small
+        .map(|blob| (blob, false))
+        .chain([(&built.layers[1], true)]);
+    for (blob, truncated) in cases {
+        let digest = &blob.descriptor.digest;
+        let blobs = host.directory.path().join("images/blobs/sha256");
+        let path = blobs.join(digest.hex());
+        let mut bytes = blob.bytes.clone();
+        match truncated {
+            true => bytes.truncate(bytes.len() / 2),
+            false if bytes.len() > 4 << 20 => continue,
+            false => bytes[blob.bytes.len() / 2] ^= 1,
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        host = host.reopen();
+        host.pull(&name).await.unwrap();
+        assert!(std::fs::read(&path).unwrap() == blob.bytes, "{digest}");
+        assert_eq!(host.file(&name, "a").as_deref(), Some("first"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_pull_downloads_nothing() {
     let registry = Fake::start().await;
     let built = image(&[("a", "first")]);

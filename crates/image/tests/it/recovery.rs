@@ -39,6 +39,39 @@ fn leftovers_of_a_killed_process_go_at_open() {
 }
 
 #[test]
+fn a_damaged_image_loses_nothing_and_a_load_mends_it() {
+    let mut fixture = Fixture::new();
+    let archive = docker_archive("test:latest", &[Tar::of(&[file("x", b"1")])]);
+    fixture.load(&archive).unwrap();
+    let image = image_of(&fixture);
+    fixture.images.prepare_snapshot(&image, "c1").unwrap();
+    let before = fixture.content();
+    let blobs = fixture.root.path().join("blobs/sha256");
+    for blob in [&image.id, &image.config_digest] {
+        let path = blobs.join(blob.hex());
+        let whole = std::fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 2] ^= 1;
+        for damaged in [Some(&flipped[..]), Some(&whole[1..]), Some(b""), None] {
+            match damaged {
+                Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+            fixture = fixture.reopen();
+            assert!(fixture.images.resolve("test", None).is_err());
+            fixture.load(&archive).unwrap();
+            assert_eq!(fixture.content(), before);
+            assert!(image_of(&fixture).layers[0].join("x").exists());
+        }
+        std::fs::write(&path, &flipped).unwrap();
+        fixture = fixture.reopen();
+    }
+    fixture.images.remove_snapshot("c1").unwrap();
+    fixture.images.remove("test", false, &[]).unwrap();
+    assert_eq!(fixture.content(), Vec::<String>::new());
+}
+
+#[test]
 fn a_dropped_lease_leaves_nothing() {
     let fixture = Fixture::new();
     let lease = fixture.images.lease();
