@@ -3,34 +3,63 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use berth_keeper::protocol::{self, ReplyBody, RequestBody};
+use berth_tasks::Scope;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use tokio::sync::oneshot;
 
-use crate::engine::Engine;
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::options::{AttachOptions, LogOptions, StreamTarget};
+use crate::container::Handle;
+use crate::error::{Context, Error, Result};
+use crate::logs::{self, LogStream, Query};
 
-/// Writes the log so far onto the client's connection, on a thread that may block.
+/// Writes the log so far onto the client's connection, on a thread that may block. If the container
+/// runs, and the client wants the stream (`join`), its keeper takes the connection over exactly
+/// where the log ends here; `true` if so.
 pub async fn replay(
-    engine: &Engine,
-    target: &StreamTarget,
-    options: &AttachOptions,
+    scope: &Scope,
+    handle: &Arc<Handle>,
+    query: Query,
+    join: Option<protocol::AttachOptions>,
     client: &OwnedFd,
-) -> Result<()> {
-    let wanted = LogOptions {
-        stdout: options.stdout,
-        stderr: options.stderr,
-        ..LogOptions::default()
+) -> Result<bool> {
+    let (joined, hold) = oneshot::channel();
+    let joining = {
+        let (handle, client) = (handle.clone(), client.try_clone());
+        async move {
+            let (Some(options), Ok(client)) = (join, client) else {
+                return None;
+            };
+            let body = RequestBody::Join { options };
+            // Otherwise it is not running, or its keeper is an older one.
+            let Ok(ReplyBody::Joined { client, log }) = handle.ask_keeper(body, vec![client]).await
+            else {
+                return None;
+            };
+            joined.send(client).ok();
+            Some(log)
+        }
     };
-    let mut log = match engine.logs(&target.id, wanted) {
-        Ok(log) => log,
-        // A driver that keeps nothing has nothing to replay.
-        Err(error) if error.kind == ErrorKind::NotImplemented => return Ok(()),
-        Err(error) => return Err(error),
+    let log = logs::read_to(scope, query, joining);
+    let written = write_all(log, client).await;
+    // The log's reader has ended, and with it whoever could still join.
+    let Ok(client) = hold.await else {
+        return written.map(|()| false);
     };
+    let body = RequestBody::Release { client };
+    // A keeper that has ended needs no word.
+    handle.ask_keeper(body, Vec::new()).await.ok();
+    if let Err(error) = written {
+        tracing::warn!(container = %handle.id, %error, "a client misses a part of the log");
+    }
+    Ok(true)
+}
+
+async fn write_all(mut log: LogStream, client: &OwnedFd) -> Result<()> {
     let mut client = client.try_clone().context("replay the log")?;
     while let Some(piece) = log.next().await {
         let piece = piece?;

@@ -33,7 +33,7 @@ use crate::record::Phase;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::volume::Volumes;
-use crate::{create, detach, exec as execs, inspect, list, recover, system as host, top};
+use crate::{attach, create, detach, exec as execs, inspect, list, recover, system as host, top};
 
 /// What an engine is built on.
 pub struct Parts {
@@ -298,7 +298,17 @@ impl Engine {
         }
         let target = self.logs_target(id)?;
         let handle = self.find(&target.id)?;
-        let query = logs::Query {
+        let query = self.log_query(&target, &options);
+        let ended = options.follow.then_some(async move {
+            handle
+                .until(|view| !view.state.phase.is_active() || view.removed)
+                .await;
+        });
+        Ok(logs::read(&self.shared.scope, query, ended))
+    }
+
+    fn log_query(&self, target: &StreamTarget, options: &LogOptions) -> logs::Query {
+        logs::Query {
             path: self.shared.config.log_path(&target.id),
             render: logs::Render {
                 stdout: options.stdout,
@@ -310,13 +320,7 @@ impl Engine {
                 until: options.until,
             },
             tail: options.tail,
-        };
-        let ended = options.follow.then_some(async move {
-            handle
-                .until(|view| !view.state.phase.is_active() || view.removed)
-                .await;
-        });
-        Ok(logs::read(&self.shared.scope, query, ended))
+        }
     }
 
     /// Whether an attach would be accepted: to be asked before the connection is hijacked.
@@ -354,25 +358,36 @@ impl Engine {
         };
         let mut greeting = options.greeting.clone();
         if options.logs || !options.stream {
-            crate::attach::greet(&client, &std::mem::take(&mut greeting))?;
-        }
-        if options.logs {
-            crate::attach::replay(self, &target, &options, &client).await?;
-        }
-        if !options.stream {
-            return Ok(());
+            attach::greet(&client, &std::mem::take(&mut greeting))?;
         }
         let view = handle.view();
-        let options = protocol::AttachOptions {
+        let wire = protocol::AttachOptions {
             stdin: options.stdin && view.record.config.open_stdin,
             stdout: options.stdout,
             stderr: options.stderr,
             multiplexed: !target.tty,
             detach_keys: keys,
         };
+        // A driver that keeps nothing has nothing to replay.
+        if options.logs && self.logs_target(id).is_ok() {
+            let wanted = LogOptions {
+                stdout: options.stdout,
+                stderr: options.stderr,
+                ..LogOptions::default()
+            };
+            let query = self.log_query(&target, &wanted);
+            let join = options.stream.then(|| wire.clone());
+            if attach::replay(&self.shared.scope, &handle, query, join, &client).await? {
+                self.shared.container_event(&view.record, "attach", &[]);
+                return Ok(());
+            }
+        }
+        if !options.stream {
+            return Ok(());
+        }
         handle
             .ask(|reply| Command::Attach {
-                options,
+                options: wire,
                 greeting,
                 client,
                 reply,

@@ -11,10 +11,12 @@ mod follow;
 pub mod read;
 pub mod record;
 
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use berth_keeper::protocol::LogPosition;
 use berth_tasks::Scope;
 use bytes::Bytes;
 use futures_util::Stream;
@@ -54,6 +56,18 @@ impl Stream for LogStream {
     }
 }
 
+/// Reads what is there, then asks `join` where the reader's own way begins, and reads up to there
+/// (without a place, to the end).
+pub fn read_to(
+    scope: &Scope,
+    query: Query,
+    join: impl Future<Output = Option<LogPosition>> + Send + 'static,
+) -> LogStream {
+    start(scope, move |blocking, sender| {
+        follow::run_to(blocking, query, join, sender)
+    })
+}
+
 /// Starts reading. With `ended`, goes on until that completes; it is asked only after the
 /// backlog, and all that was written before it completed is delivered.
 pub fn read(
@@ -61,10 +75,22 @@ pub fn read(
     query: Query,
     ended: Option<impl Future<Output = ()> + Send + 'static>,
 ) -> LogStream {
+    start(scope, move |blocking, sender| {
+        follow::run(blocking, query, ended, sender)
+    })
+}
+
+fn start<F>(
+    scope: &Scope,
+    reader: impl FnOnce(Scope, mpsc::Sender<Result<Bytes>>) -> F + Send + 'static,
+) -> LogStream
+where
+    F: Future<Output = io::Result<()>> + Send,
+{
     let (sender, receiver) = mpsc::channel(QUEUED_PIECES);
     let blocking = scope.clone();
     scope.spawn("log reader", async move {
-        if let Err(error) = follow::run(&blocking, query, ended, sender.clone()).await {
+        if let Err(error) = reader(blocking, sender.clone()).await {
             let error = Error::failed("read the container's log", &error);
             // The client may have gone; then nobody needs to know.
             sender.send(Err(error)).await.ok();

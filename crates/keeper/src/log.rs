@@ -5,7 +5,7 @@
 //! Nothing here ever makes the container wait: what the disk does not take is dropped, and the
 //! caller is told.
 
-use crate::protocol::LogTarget;
+use crate::protocol::{LogPosition, LogTarget};
 
 mod escape;
 pub mod file;
@@ -100,6 +100,22 @@ impl Log {
         match self {
             Self::None => Ok(()),
             Self::JsonFile(file) => file.flush(),
+        }
+    }
+
+    /// Where the next record goes, after a flush. `None`: nothing is kept.
+    pub fn position(&self) -> std::io::Result<Option<LogPosition>> {
+        match self {
+            Self::None => Ok(None),
+            Self::JsonFile(file) => file.position().map(Some),
+        }
+    }
+
+    /// What has come of a stream's next record, which is not complete.
+    pub fn begun(&self, stream: Stream) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::JsonFile(file) => file.begun(stream),
         }
     }
 

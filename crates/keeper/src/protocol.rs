@@ -153,6 +153,16 @@ pub enum RequestBody {
         exec: Option<String>,
         options: AttachOptions,
     },
+    /// As `Attach` to the main process, at a place of its log that [`ReplyBody::Joined`] names.
+    /// What the process says from there on waits for `Release`: until then the client is told what
+    /// the log has before. Released, too, when a daemon's connection ends. Descriptor: the
+    /// client's stream socket.
+    Join {
+        options: AttachOptions,
+    },
+    Release {
+        client: u32,
+    },
     /// Descriptor, if `attach` is set: the client's stream socket.
     Exec {
         exec: String,
@@ -209,7 +219,16 @@ pub enum ReplyBody {
     Done,
     State(KeeperState),
     ExecStarted { pid: i32 },
+    Joined { client: u32, log: LogPosition },
     Failed(Failure),
+}
+
+/// The end of a record in a log, which may have been rotated since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Of the file.
+    pub inode: u64,
+    pub offset: u64,
 }
 
 /// Sent without being asked. The control socket that came with [`Launch`] gets `Started` or
@@ -333,6 +352,13 @@ mod tests {
             ReplyBody::Done,
             ReplyBody::State(state),
             ReplyBody::ExecStarted { pid: 1 },
+            ReplyBody::Joined {
+                client: 1,
+                log: LogPosition {
+                    inode: 2,
+                    offset: 3,
+                },
+            },
             ReplyBody::Failed(failure()),
         ] {
             check(&Message::Reply(Reply { seq: 7, body }));

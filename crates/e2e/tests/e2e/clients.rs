@@ -43,6 +43,21 @@ for _ in range(5):
     c.kill("USR1")
     assert b"".join(stream) == b"late\n"
     c.remove(force=True)
+flood = "i=0; while :; do i=$((i+1)); echo number $i; [ $((i % 200)) != 0 ] || usleep 1000; done"
+for options in [{}, {"max-size": "500k", "max-file": "900"}]:
+    c = client.containers.run("busybox", ["sh", "-c", flood], detach=True,
+        log_config=docker.types.LogConfig(config=options))
+    while len(c.logs()) < 500_000:
+        assert time.time() < deadline + 20, len(c.logs())
+    text = b""
+    for piece in c.attach(logs=True, stream=True):
+        text += piece
+        if len(text) > 2_000_000:
+            break
+    c.remove(force=True)
+    lines = text.split(b"\n")[:-1]
+    assert lines == [b"number %d" % (i + 1) for i in range(len(lines))], [
+        (i, line) for i, line in enumerate(lines) if line != b"number %d" % (i + 1)][:3]
 try:
     client.containers.get("py")
     raise SystemExit("it is still there")

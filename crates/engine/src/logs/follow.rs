@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use berth_base::Timestamp;
+use berth_keeper::protocol::LogPosition;
 use berth_tasks::Scope;
 use bytes::Bytes;
 use rustix::fs::inotify;
@@ -11,15 +12,51 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use super::Query;
-use super::read::{self, Output};
+use super::read::{self, Cursor, Output};
 use crate::error::Error;
 
 /// Changes are not reported by every file system (FUSE, some network ones): look anyway.
 const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 
+/// Reads the backlog, and then up to the place that `join` names, or to the end.
+pub async fn run_to(
+    scope: Scope,
+    query: Query,
+    join: impl Future<Output = Option<LogPosition>> + Send,
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+) -> io::Result<()> {
+    let (cursor, mut output) = read_backlog(&scope, query, sender).await?;
+    let position = join.await;
+    let Some(mut cursor) = cursor else {
+        return Ok(());
+    };
+    blocking(&scope, move || {
+        match position {
+            Some(position) => cursor.advance_to(position, &mut output)?,
+            None => cursor.advance(&mut output)?,
+        };
+        Ok(())
+    })
+    .await
+}
+
+async fn read_backlog(
+    scope: &Scope,
+    query: Query,
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+) -> io::Result<(Option<Cursor>, Output)> {
+    let mut output = Output::new(query.render, sender);
+    blocking(scope, move || {
+        let cursor = read::backlog(&query, &mut output)?;
+        output.flush();
+        Ok((cursor, output))
+    })
+    .await
+}
+
 /// Reads the backlog and, if `ended` is given, what is written until it completes.
 pub async fn run(
-    scope: &Scope,
+    scope: Scope,
     query: Query,
     ended: Option<impl Future<Output = ()> + Send>,
     sender: mpsc::Sender<Result<Bytes, Error>>,
@@ -30,13 +67,7 @@ pub async fn run(
         _ => None,
     };
     let until = query.render.until;
-    let mut output = Output::new(query.render, sender.clone());
-    let cursor = blocking(scope, move || {
-        let cursor = read::backlog(&query, &mut output)?;
-        output.flush();
-        Ok((cursor, output))
-    })
-    .await?;
+    let cursor = read_backlog(&scope, query, sender.clone()).await?;
     let ((Some(mut cursor), mut output), Some(ended), Some(watch)) = (cursor, ended, watch) else {
         return Ok(());
     };
@@ -44,7 +75,7 @@ pub async fn run(
     let mut deadline = std::pin::pin!(past(until));
     let mut last = false;
     loop {
-        let (flow, back) = blocking(scope, move || {
+        let (flow, back) = blocking(&scope, move || {
             let flow = cursor.advance(&mut output)?;
             Ok((flow, (cursor, output)))
         })

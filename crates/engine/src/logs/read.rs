@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
+use berth_keeper::protocol::LogPosition;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use tokio::sync::mpsc;
@@ -19,6 +20,9 @@ const READ_BYTES: usize = 256 << 10;
 const PIECE_BYTES: usize = 128 << 10;
 /// The longest line that is waited for; the keeper's are far shorter, so more is damage.
 const LONGEST_LINE_BYTES: usize = 4 << 20;
+
+/// How often a file is looked for that has just been there.
+const MAX_LOOKS: u32 = 1000;
 
 /// Whether reading goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,10 +147,18 @@ impl Cursor {
 
     /// Renders whole lines up to the present end of the file.
     fn drain(&mut self, output: &mut Output) -> io::Result<Flow> {
+        self.drain_to(u64::MAX, output)
+    }
+
+    /// Renders whole lines up to an offset, or to the present end of the file.
+    fn drain_to(&mut self, end: u64, output: &mut Output) -> io::Result<Flow> {
         let mut lines = Lines::default();
         let mut read_at = self.offset;
         loop {
-            let count = match self.file.read_at(lines.space(), read_at) {
+            let space = lines.space();
+            let wanted = usize::try_from(end.saturating_sub(read_at)).unwrap_or(usize::MAX);
+            let wanted = wanted.min(space.len());
+            let count = match self.file.read_at(&mut space[..wanted], read_at) {
                 Ok(0) => return Ok(Flow::More),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -180,6 +192,29 @@ impl Cursor {
                 return Ok(Flow::Finished);
             }
             *self = next;
+        }
+    }
+
+    /// Renders all that is before a place, following rotations, and hands it over.
+    pub fn advance_to(&mut self, position: LogPosition, output: &mut Output) -> io::Result<Flow> {
+        let mut looks = 0;
+        while self.inode != position.inode {
+            if self.drain(output)? == Flow::Finished {
+                return Ok(Flow::Finished);
+            }
+            match self.successor()? {
+                Some(next) => *self = next,
+                // Between two renames of a rotation there is no current file.
+                None if looks < MAX_LOOKS => {
+                    looks += 1;
+                    std::thread::yield_now();
+                }
+                None => return Ok(output.flush()),
+            }
+        }
+        match self.drain_to(position.offset, output)? {
+            Flow::More => Ok(output.flush()),
+            Flow::Finished => Ok(Flow::Finished),
         }
     }
 

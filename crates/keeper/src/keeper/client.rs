@@ -57,6 +57,8 @@ pub struct Client {
     keys: DetachKeys,
     /// Its input is still read.
     typing: bool,
+    /// It is being told what came before: output waits.
+    hold: Option<u32>,
     out: Vec<u8>,
     /// How much of `out` has been sent.
     sent: usize,
@@ -76,6 +78,7 @@ impl Client {
             phase: Phase::Streaming,
             keys: DetachKeys::new(keys),
             typing: options.stdin,
+            hold: None,
             out: Vec::new(),
             sent: 0,
             options,
@@ -84,6 +87,21 @@ impl Client {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Output waits from now on for [`Client::release`] with the same name.
+    pub fn hold(&mut self, name: u32) {
+        self.hold = Some(name);
+    }
+
+    pub fn hold_name(&self) -> Option<u32> {
+        self.hold
+    }
+
+    pub fn release(&mut self, now: Instant) {
+        if self.hold.take().is_some() {
+            self.flush(now);
+        }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -104,7 +122,7 @@ impl Client {
             Phase::Gone => return None,
             _ => (),
         }
-        if self.sent < self.out.len() {
+        if self.sent < self.out.len() && self.hold.is_none() {
             flags |= PollFlags::OUT;
         }
         let waits_for_room = self.phase == Phase::Streaming && self.typing && !input_has_room;
@@ -127,7 +145,7 @@ impl Client {
         };
         let header = header.as_ref().map_or(&[][..], |header| header.as_slice());
         let mut taken = 0;
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.hold.is_none() {
             match send(self.fd(), &[IoSlice::new(header), IoSlice::new(piece)]) {
                 Ok(count) => taken = count,
                 Err(_gone) => return self.phase = Phase::Gone,
@@ -141,6 +159,9 @@ impl Client {
 
     /// Sends what is kept.
     pub fn flush(&mut self, now: Instant) {
+        if self.hold.is_some() {
+            return;
+        }
         while self.sent < self.out.len() {
             match send(self.socket.as_fd(), &[IoSlice::new(&self.out[self.sent..])]) {
                 Ok(0) => return,
@@ -334,6 +355,21 @@ mod tests {
             all.chunks(1008)
                 .all(|frame| frame[..8] == header(Stream::Stdout, 1000))
         );
+    }
+
+    #[test]
+    fn a_held_client_gets_everything_when_it_is_released() {
+        let (mut client, mut peer) = client(false, false);
+        peer.set_nonblocking(true).unwrap();
+        client.hold(7);
+        client.offer(Stream::Stdout, b"one ");
+        client.offer(Stream::Stdout, b"two");
+        client.end(Instant::now());
+        assert!(peer.read(&mut [0; 1]).is_err(), "nothing has come");
+        client.release(Instant::now());
+        let mut text = Vec::new();
+        peer.read_to_end(&mut text).unwrap();
+        assert_eq!(text, b"one two");
     }
 
     #[test]

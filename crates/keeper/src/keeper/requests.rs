@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use oci_spec::runtime::Process as ProcessSpec;
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +12,7 @@ use super::control::Connection;
 use super::process::{self, INIT, Process, Wanted};
 use super::{Keeper, internal};
 use crate::foreign::Begun;
+use crate::log::Stream;
 use crate::protocol::{
     AttachOptions, Event, Failure, FailureKind, ReplyBody, Request, RequestBody, Target,
 };
@@ -47,6 +49,18 @@ impl Keeper {
                 let process = self.process(exec.as_deref())?;
                 let client = Client::new(process.key, options, socket, process.has_terminal());
                 self.clients.push(client);
+            }
+            RequestBody::Join { options } => {
+                let socket = connection.take_fd().map_err(|error| internal(&error))?;
+                return self.join(options, socket);
+            }
+            RequestBody::Release { client: name } => {
+                let now = Instant::now();
+                for client in &mut self.clients {
+                    if client.hold_name() == Some(name) {
+                        client.release(now);
+                    }
+                }
             }
             RequestBody::Exec {
                 exec,
@@ -104,6 +118,32 @@ impl Keeper {
             }
         }
         Ok(ReplyBody::Done)
+    }
+
+    /// A client that comes to the main process between two records of its log. Of a line that has
+    /// begun, the client is given what the log does not have yet.
+    fn join(&mut self, options: AttachOptions, socket: OwnedFd) -> Result<ReplyBody, Failure> {
+        let flushed = self.log.flush();
+        self.logged(flushed, false);
+        let Some(log) = self.log.position().map_err(|error| internal(&error))? else {
+            return Err(Failure {
+                kind: FailureKind::InvalidRequest,
+                message: "the container has no log".to_owned(),
+            });
+        };
+        let process = self.process(None)?;
+        let mut client = Client::new(process.key, options, socket, process.has_terminal());
+        let name = self.next_key;
+        self.next_key += 1;
+        client.hold(name);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let begun = self.log.begun(stream);
+            if !begun.is_empty() {
+                client.offer(stream, begun);
+            }
+        }
+        self.clients.push(client);
+        Ok(ReplyBody::Joined { client: name, log })
     }
 
     fn exec(

@@ -202,7 +202,12 @@ impl Keeper {
 
     /// Lets go of what is over.
     fn tidy(&mut self, now: Instant) {
+        let connections = self.connections.len();
         self.connections.retain(|connection| !connection.is_gone());
+        if self.connections.len() < connections {
+            // Nobody may be left who would release them.
+            self.clients.iter_mut().for_each(|it| it.release(now));
+        }
         for client in &mut self.clients {
             client.expire(now);
         }

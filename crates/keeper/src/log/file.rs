@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::lines::{Lines, Record};
 use super::rotate::{self, Compressor, Limits};
 use super::{Error, Stream, escape, stamp};
+use crate::protocol::LogPosition;
 
 /// A batch that reaches this size is written at once.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -98,6 +99,17 @@ impl JsonFile {
         let result = self.append_batch();
         self.batch.bytes.clear();
         result
+    }
+
+    pub fn position(&self) -> io::Result<LogPosition> {
+        Ok(LogPosition {
+            inode: self.file.metadata()?.ino(),
+            offset: self.size_bytes,
+        })
+    }
+
+    pub fn begun(&self, stream: Stream) -> &[u8] {
+        self.streams[stream.index()].begun()
     }
 
     pub fn finish(&mut self) -> Result<(), Error> {

@@ -37,6 +37,11 @@ impl Lines {
         }
     }
 
+    /// The beginning of a line whose end has not arrived.
+    pub fn begun(&self) -> &[u8] {
+        &self.pending
+    }
+
     /// Gives what is left to `each` at the stream's end.
     pub fn finish(&mut self, each: impl FnOnce(Record<'_>)) {
         let since = self.since_ns.take();
