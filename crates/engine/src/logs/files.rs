@@ -46,14 +46,20 @@ pub fn open_existing(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The rotated files, youngest first, opened while the keeper may be renaming them: opened from
-/// young to old, a rename can at worst show one of them twice, which the inode tells.
+/// The rotated files, youngest first, opened while the keeper may be renaming them, each to the
+/// next number, the oldest first. Opened from young to old, one of them can be seen twice, which
+/// the inode tells; and one number can be missing, whose file has the next one then.
 pub fn open_all_rotated(path: &Path) -> io::Result<Vec<Source>> {
     let mut sources = Vec::new();
+    let mut is_missing = false;
     for index in 1..=MAX_ROTATED {
         match open_rotated(path, index)? {
-            Some(source) => sources.push(source),
-            None => break,
+            Some(source) => {
+                sources.push(source);
+                is_missing = false;
+            }
+            None if is_missing => break,
+            None => is_missing = true,
         }
     }
     Ok(sources)
@@ -133,6 +139,16 @@ mod tests {
         check(b"", 2, TailStart::Missing(2));
         check(b"a\nb\nhalf", 1, TailStart::At(2));
         check(b"a\nb\n", 0, TailStart::At(4));
+    }
+
+    #[test]
+    fn a_file_that_is_being_renamed_hides_no_older_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        for index in [1, 2, 4, 5, 8] {
+            std::fs::write(rotated(&path, index), index.to_string()).unwrap();
+        }
+        assert_eq!(open_all_rotated(&path).unwrap().len(), 4);
     }
 
     #[test]
