@@ -24,6 +24,7 @@ use berth_store::Store;
 use berth_tasks::Scope;
 use rustix::process::Pid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -211,17 +212,25 @@ impl Daemon {
             net,
         } = self.build(&scope, launcher.clone()).await?;
         let connections = Scope::new();
+        let activity = Arc::new(Notify::new());
         let mut servers = Vec::new();
         for listener in listeners {
-            let api = api.clone();
+            let (api, activity) = (api.clone(), activity.clone());
             let answer = move |request| {
-                let api = api.clone();
-                async move { api.handle(request).await }
+                let (api, activity) = (api.clone(), activity.clone());
+                async move {
+                    activity.notify_one();
+                    let response = api.handle(request).await;
+                    activity.notify_one();
+                    response
+                }
             };
             let service = serve(listener, connections.clone(), Limits::default(), answer);
             servers.push(scope.spawn("listener", service));
         }
-        drop(scope.spawn("rest", rest::keep(scope.shutdown())));
+        let shutdown = scope.shutdown();
+        let rest = async move { rest::keep(&activity, shutdown).await };
+        drop(scope.spawn("rest", rest));
         self.surroundings.notify("READY=1");
         tracing::info!(instance = %self.instance.name, hosts = ?hosts, "API listens");
         while signals.reload_rather_than_end().await {
