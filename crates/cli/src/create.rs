@@ -6,6 +6,7 @@ mod device;
 pub mod env;
 pub mod flags;
 mod health;
+pub mod limits;
 mod mount;
 mod network;
 mod port;

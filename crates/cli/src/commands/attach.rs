@@ -100,7 +100,7 @@ fn run(cli: &Cli, flags: &Parsed) -> Outcome {
         tokio::select! {
             code = copy => code,
             () = run::forever(signals) => Ok(0),
-        code = insistence => Ok(code),
+            code = insistence => Ok(code),
             () = run::forever(resize) => Ok(0),
         }
     })

@@ -5,9 +5,9 @@ use berth_docker_client::Request;
 
 use crate::cli::{Cli, print, warn};
 use crate::command::{Arity, Command};
-use crate::create;
+use crate::create::{self, limits};
 use crate::failure::{Failure, Outcome};
-use crate::flags::{Flag, Kind, Parsed};
+use crate::flags::{Flag, Parsed};
 
 use super::Failures;
 use super::run::container_path;
@@ -23,36 +23,19 @@ pub const UPDATE: Command = Command::leaf(
 .also(&["container update", "update"]);
 
 const FLAGS: &[Flag] = &[
-    Flag::int("cpu-period", "Period of the CPU quota, in microseconds"),
-    Flag::int("cpu-quota", "CPU time in a period, in microseconds"),
-    Flag::int(
-        "cpu-rt-period",
-        "Period of real-time scheduling, in microseconds",
-    ),
-    Flag::int(
-        "cpu-rt-runtime",
-        "Real-time CPU time in a period, in microseconds",
-    ),
-    Flag::int("cpu-shares", "Share of the CPU, relative to others").short('c'),
-    Flag::of("cpus", Kind::Decimal, "How many CPUs may be used"),
-    Flag::text("cpuset-cpus", "The CPUs that may be used (0-3, 0,1)"),
-    Flag::text(
-        "cpuset-mems",
-        "The memory nodes that may be used (0-3, 0,1)",
-    ),
-    Flag::of("memory", Kind::Bytes, "Limit of the memory").short('m'),
-    Flag::of(
-        "memory-reservation",
-        Kind::Bytes,
-        "Soft limit of the memory",
-    ),
-    Flag::of(
-        "memory-swap",
-        Kind::Bytes,
-        "Limit of memory and swap together: '-1' for no limit of the swap",
-    ),
-    Flag::int("pids-limit", "Limit of the processes: -1 for none"),
-    Flag::text("restart", "When to start again after the end"),
+    limits::CPU_PERIOD,
+    limits::CPU_QUOTA,
+    limits::CPU_RT_PERIOD,
+    limits::CPU_RT_RUNTIME,
+    limits::CPU_SHARES,
+    limits::CPUS,
+    limits::CPUSET_CPUS,
+    limits::CPUSET_MEMS,
+    limits::MEMORY,
+    limits::MEMORY_RESERVATION,
+    limits::MEMORY_SWAP,
+    limits::PIDS_LIMIT,
+    limits::RESTART,
 ];
 
 fn request(flags: &Parsed) -> Result<HostConfig, String> {

@@ -1,6 +1,6 @@
 //! The flags of `create` and `run`.
 
-use super::{device, env, mount, network, parse_ulimit};
+use super::{device, env, limits, mount, network, parse_ulimit};
 use crate::flags::{Flag, Kind};
 
 /// The flags of `create`, of which those of `run` are more.
@@ -103,26 +103,14 @@ const COMMON: &[Flag] = &[
     Flag::text("cgroup-parent", "The cgroup above the container's"),
     Flag::text("cgroupns", "The cgroup namespace (host|private)"),
     Flag::text("cidfile", "Write the ID of the container to this file"),
-    Flag::int(
-        "cpu-period",
-        "Period of the CPU's scheduler in microseconds",
-    ),
-    Flag::int("cpu-quota", "Quota of the CPU's scheduler in microseconds"),
-    Flag::int(
-        "cpu-rt-period",
-        "Period of the real-time scheduler in microseconds",
-    ),
-    Flag::int(
-        "cpu-rt-runtime",
-        "Runtime of the real-time scheduler in microseconds",
-    ),
-    Flag::int("cpu-shares", "Relative weight of the CPU").short('c'),
-    Flag::of("cpus", Kind::Decimal, "How many CPUs may be used"),
-    Flag::text("cpuset-cpus", "The CPUs that may be used (0-3, 0,1)"),
-    Flag::text(
-        "cpuset-mems",
-        "The memory nodes that may be used (0-3, 0,1)",
-    ),
+    limits::CPU_PERIOD,
+    limits::CPU_QUOTA,
+    limits::CPU_RT_PERIOD,
+    limits::CPU_RT_RUNTIME,
+    limits::CPU_SHARES,
+    limits::CPUS,
+    limits::CPUSET_CPUS,
+    limits::CPUSET_MEMS,
     Flag::list("device", "Add a device of the host"),
     Flag::list(
         "device-cgroup-rule",
@@ -228,17 +216,9 @@ const COMMON: &[Flag] = &[
     Flag::text("log-driver", "How the output is logged"),
     Flag::list("log-opt", "Options of the logging driver"),
     Flag::text("mac-address", "MAC address (92:d0:c6:0a:29:33)"),
-    Flag::of("memory", Kind::Bytes, "Limit of the memory").short('m'),
-    Flag::of(
-        "memory-reservation",
-        Kind::Bytes,
-        "Soft limit of the memory",
-    ),
-    Flag::of(
-        "memory-swap",
-        Kind::SwapBytes,
-        "Limit of memory and swap together: '-1' for no limit of the swap",
-    ),
+    limits::MEMORY,
+    limits::MEMORY_RESERVATION,
+    limits::MEMORY_SWAP,
     Flag::int(
         "memory-swappiness",
         "How willingly memory is swapped out (0 to 100)",
@@ -261,16 +241,13 @@ const COMMON: &[Flag] = &[
         "How willingly it is killed for lack of memory (-1000 to 1000)",
     ),
     Flag::text("pid", "The PID namespace"),
-    Flag::int(
-        "pids-limit",
-        "How many processes there may be (-1 for no limit)",
-    ),
+    limits::PIDS_LIMIT,
     Flag::text("platform", "The platform, of servers that know several"),
     Flag::switch("privileged", "Give the container all that root has"),
     Flag::list("publish", "Publish a port to the host").short('p'),
     Flag::switch("publish-all", "Publish all exposed ports to random ports").short('P'),
     Flag::switch("read-only", "Make the root file system read-only"),
-    Flag::text("restart", "When to start again after the end").default("no"),
+    limits::RESTART.default("no"),
     Flag::switch(
         "rm",
         "Remove the container and its anonymous volumes at its end",
