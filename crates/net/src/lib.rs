@@ -19,6 +19,7 @@ mod net;
 mod ports;
 mod reaper;
 pub mod relay;
+mod watch;
 
 pub use config::{BridgeConfig, Config, Firewall};
 pub use endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};

@@ -5,16 +5,15 @@
 //! endpoints. It looks at most once in [`PAUSE`], so that it never fights with anyone.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_base::Chain;
 use berth_sys::netlink::{self, Socket, conntrack};
 use berth_sys::nft;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::PollFlags;
 
 use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
@@ -24,16 +23,18 @@ use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
 use crate::error::Error;
 use crate::relay::Connected;
+use crate::watch::{Watch, Woken};
 
 /// From a change of the ruleset to the look at it.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The table, and the thread that keeps it.
+/// The table, and the thread that keeps it. Dropping it ends the thread; the table stays, since
+/// the containers do.
 pub struct Live {
     table: Arc<Kept>,
     /// Missing rules in the firewalls of others, found at the start.
     pub warnings: Vec<String>,
-    watch: Option<Watch>,
+    watch: Watch,
 }
 
 struct Kept {
@@ -46,12 +47,6 @@ struct Kept {
     /// The table of the firewalld that was spoken to last: it makes another at each reload.
     firewalld: Mutex<Option<u64>>,
     connected: Connected,
-}
-
-struct Watch {
-    /// Written to end the thread.
-    stop: OwnedFd,
-    thread: JoinHandle<()>,
 }
 
 impl Live {
@@ -93,7 +88,7 @@ impl Live {
         Ok(Live {
             table,
             warnings,
-            watch: Some(watch),
+            watch,
         })
     }
 
@@ -133,10 +128,8 @@ impl Live {
     }
 
     /// Removes the table and the jump. Goes on past a failure; the first is returned.
-    pub fn close(mut self) -> Result<(), Error> {
-        if let Some(watch) = self.watch.take() {
-            watch.end();
-        }
+    pub fn close(self) -> Result<(), Error> {
+        drop(self.watch);
         let instance = self.table.ruleset.table.as_str();
         let passage = Passage {
             instance,
@@ -149,15 +142,6 @@ impl Live {
             .map_err(failed("remove the nftables table", instance));
         drop(socket);
         jump.and(table).and(self.table.leave_firewalld())
-    }
-}
-
-impl Drop for Live {
-    /// The table stays, since the containers do.
-    fn drop(&mut self) {
-        if let Some(watch) = self.watch.take() {
-            watch.end();
-        }
     }
 }
 
@@ -255,49 +239,20 @@ impl Kept {
     }
 }
 
-impl Watch {
-    fn end(self) {
-        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok() {
-            let _ = self.thread.join();
-        }
-    }
-}
-
 fn watch(table: Arc<Kept>) -> io::Result<Watch> {
     let mut changes = Socket::netfilter()?;
     changes.subscribe(nft::CHANGES)?;
-    let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
-    let stopped = stop.try_clone()?;
-    let work = move || {
-        while wait(&[&changes.as_fd(), &stopped.as_fd()], None) == Some(0) {
+    Watch::start("berth-nftables", move |stop| {
+        while stop.wait(Some((changes.as_fd(), PollFlags::IN)), None) == Woken::Ready {
             // Changes come in bursts.
-            if wait(&[&stopped.as_fd()], Some(PAUSE)).is_some() || changes.drain().is_err() {
+            if stop.wait(None, Some(PAUSE)) == Woken::Stopped || changes.drain().is_err() {
                 return;
             }
             if let Err(error) = table.look() {
                 tracing::warn!(%error, "keep the nftables table");
             }
         }
-    };
-    let thread = std::thread::Builder::new()
-        .name("berth-nftables".to_owned())
-        .spawn(work)?;
-    Ok(Watch { stop, thread })
-}
-
-/// Which of the descriptors is readable; the last of them goes first. `None` if none is in time.
-fn wait(descriptors: &[&dyn AsFd], limit: Option<Duration>) -> Option<usize> {
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    loop {
-        let mut polled: Vec<PollFd<'_>> = descriptors
-            .iter()
-            .map(|fd| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN))
-            .collect();
-        match poll(&mut polled, limit.as_ref()) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return polled.iter().rposition(|fd| !fd.revents().is_empty()),
-        }
-    }
+    })
 }
 
 fn report(result: Result<(), netlink::Error>) {

@@ -5,19 +5,19 @@
 //! growing intervals; who publishes or releases a port meanwhile starts it at once.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::PollFlags;
 
 use super::client::{Client, Start};
 use super::protocol::{Adoption, Publication, Refusal};
 use crate::endpoint::{Endpoint, PortBinding};
+use crate::watch::{Stop, Watch, Woken};
 
 /// From the end of a relay that had lived for a while to its successor.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -28,21 +28,16 @@ const STEADY: Duration = Duration::from_secs(60);
 /// All endpoints that are connected now.
 pub type Connected = Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>;
 
+/// Dropping it leaves the relay alone, since the containers go on.
 pub struct Kept {
     shared: Arc<Shared>,
-    watch: Option<Watch>,
+    watch: Watch,
 }
 
 struct Shared {
     client: Mutex<Client>,
     connected: Connected,
     started_again: AtomicU64,
-}
-
-struct Watch {
-    /// Written to end the thread.
-    stop: OwnedFd,
-    thread: JoinHandle<()>,
 }
 
 impl Kept {
@@ -54,10 +49,9 @@ impl Kept {
             connected,
             started_again: AtomicU64::new(0),
         });
-        Ok(Kept {
-            watch: Some(Watch::start(shared.clone())?),
-            shared,
-        })
+        let watched = shared.clone();
+        let watch = Watch::start("berth-relay", move |stop| watch(&watched, stop))?;
+        Ok(Kept { shared, watch })
     }
 
     /// Binds ports. `Err` of the outer result is a broken relay.
@@ -85,16 +79,9 @@ impl Kept {
     }
 
     /// Ends the relay and removes its socket.
-    pub fn quit(mut self) -> io::Result<()> {
-        self.watch.take().into_iter().for_each(Watch::end);
+    pub fn quit(self) -> io::Result<()> {
+        drop(self.watch);
         self.shared.lock().quit()
-    }
-}
-
-impl Drop for Kept {
-    /// The relay goes on, since the containers do.
-    fn drop(&mut self) {
-        self.watch.take().into_iter().for_each(Watch::end);
     }
 }
 
@@ -136,34 +123,18 @@ impl Shared {
     }
 }
 
-impl Watch {
-    fn start(shared: Arc<Shared>) -> io::Result<Watch> {
-        let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let stopped = stop.try_clone()?;
-        let thread = std::thread::Builder::new()
-            .name("berth-relay".to_owned())
-            .spawn(move || watch(&shared, &stopped))?;
-        Ok(Watch { stop, thread })
-    }
-
-    fn end(self) {
-        if rustix::io::write(&self.stop, &1u64.to_ne_bytes()).is_ok() {
-            let _ = self.thread.join();
-        }
-    }
-}
-
-fn watch(shared: &Shared, stop: &OwnedFd) {
+fn watch(shared: &Shared, stop: &Stop) {
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = Instant::now();
+        // Answers are for those who asked; only the end is of interest here.
         if let Some(stream) = shared.connection()
-            && wait(stop, Some(&stream), None) == Woken::Stopped
+            && stop.wait(Some((stream.as_fd(), PollFlags::RDHUP)), None) == Woken::Stopped
         {
             return;
         }
         pause = next_pause(pause, begun.elapsed());
-        if wait(stop, None, Some(pause)) == Woken::Stopped {
+        if stop.wait(None, Some(pause)) == Woken::Stopped {
             return;
         }
         if let Err(error) = shared.alive() {
@@ -178,27 +149,6 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
         FIRST_PAUSE
     } else {
         (last * 2).min(LONGEST_PAUSE)
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Woken {
-    Stopped,
-    /// The connection ended, or the time is over.
-    Resume,
-}
-
-fn wait(stop: &OwnedFd, stream: Option<&UnixStream>, limit: Option<Duration>) -> Woken {
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    loop {
-        let mut polled = vec![PollFd::new(stop, PollFlags::IN)];
-        // Answers are for those who asked; only the end is of interest here.
-        polled.extend(stream.map(|stream| PollFd::new(stream, PollFlags::RDHUP)));
-        match poll(&mut polled, limit.as_ref()) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ if polled[0].revents().contains(PollFlags::IN) => return Woken::Stopped,
-            _ => return Woken::Resume,
-        }
     }
 }
 
