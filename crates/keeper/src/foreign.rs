@@ -16,13 +16,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio as ChildStdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio as ChildStdio};
+use std::time::Duration;
 
 use berth_sys::clone::{self, Namespaces};
-use berth_sys::fdpass;
+use berth_sys::{fdpass, wait};
 use oci_spec::runtime::{LinuxResources, Process as ProcessSpec};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, move_mount, unmount,
@@ -248,12 +247,13 @@ impl Foreign {
             command.env_remove(name);
         }
         let program = self.program.display();
-        let child = command.spawn().map_err(|error| {
+        let mut child = command.spawn().map_err(|error| {
             let message = format!("fork/exec {program}: {}", io_words(&error));
             Error::new(kind(&message), message)
         })?;
         let verb = words.first().copied().unwrap_or_default();
-        let status = wait(child)
+        let status = wait::child(&mut child, PATIENCE)
+            .and_then(|status| status.ok_or_else(|| io::ErrorKind::TimedOut.into()))
             .map_err(|error| Error::internal(format!("{program} {verb}: {}", io_words(&error))))?;
         if status.success() {
             return Ok(());
@@ -292,33 +292,6 @@ fn attach(mount: &OwnedFd, place: &Path) -> io::Result<()> {
     Ok(move_mount(mount, "", CWD, place, flags)?)
 }
 
-/// Waits for a runtime's command, and kills it when it takes too long.
-fn wait(mut child: Child) -> io::Result<ExitStatus> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-    if !readable(&pidfd, Instant::now() + PATIENCE)? {
-        child.kill()?;
-        child.wait()?;
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    child.wait()
-}
-
-fn readable(fd: impl AsFd, deadline: Instant) -> io::Result<bool> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            other => return Ok(other? > 0),
-        }
-    }
-}
-
 /// Where the runtime sends the terminal's master.
 struct ConsoleSocket {
     listener: UnixListener,
@@ -345,7 +318,7 @@ impl ConsoleSocket {
     /// After the runtime's end: what it has sent is there already.
     fn receive(self, size: Option<TerminalSize>) -> io::Result<OwnedFd> {
         let _ = fs::remove_file(&self.path);
-        if !readable(&self.listener, Instant::now() + Duration::from_secs(1))? {
+        if !wait::readable(&self.listener, Duration::from_secs(1))? {
             return Err(io::Error::other("the runtime sent no terminal"));
         }
         let (socket, _) = self.listener.accept()?;

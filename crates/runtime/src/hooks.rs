@@ -18,11 +18,10 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use oci_spec::runtime::{Hook, Hooks};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 
 use crate::error::{Error, io_words};
@@ -238,7 +237,9 @@ fn run_one(hook: &Hook, state: &str, env: Option<&[CString]>) -> Result<(), Stri
         .and_then(|seconds| u64::try_from(seconds).ok());
     let status = match timeout {
         None => child.wait().map_err(|e| words("wait", &e))?,
-        Some(seconds) => wait_until(&mut child, Duration::from_secs(seconds))?,
+        Some(seconds) => berth_sys::wait::child(&mut child, Duration::from_secs(seconds))
+            .map_err(|e| words("wait", &e))?
+            .ok_or_else(|| format!("hook ran past specified timeout of {seconds}.0s"))?,
     };
     match status.success() {
         true => Ok(()),
@@ -258,32 +259,6 @@ fn ending(status: ExitStatus) -> String {
         (Some(code), _) => format!("exit status {code}"),
         (None, Some(signal)) => format!("signal: {signal}"),
         (None, None) => "unknown end".to_owned(),
-    }
-}
-
-fn wait_until(child: &mut Child, limit: Duration) -> Result<ExitStatus, String> {
-    let fail = |e: io::Error| format!("wait: {}", io_words(&e));
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .ok_or("wait: no pid")?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|e| fail(e.into()))?;
-    let end = std::time::Instant::now() + limit;
-    loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let timeout = Timespec::try_from(left).map_err(|_| "timeout is too long")?;
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => {
-                child.kill().map_err(fail)?;
-                child.wait().map_err(fail)?;
-                let seconds = limit.as_secs();
-                return Err(format!("hook ran past specified timeout of {seconds}.0s"));
-            }
-            Ok(_) => return child.wait().map_err(fail),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(fail(error.into())),
-        }
     }
 }
 

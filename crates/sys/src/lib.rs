@@ -23,3 +23,4 @@ pub mod session;
 pub mod signal;
 pub mod socket;
 pub mod tree;
+pub mod wait;

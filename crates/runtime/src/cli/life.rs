@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oci_spec::runtime::{Process as ProcessSpec, Spec};
 
@@ -19,7 +20,7 @@ use crate::seccomp::Agent;
 use crate::systemd::{self, Unit};
 
 /// How long a killed process may take to end.
-const END_WITHIN_S: i64 = 10;
+const END_WITHIN: Duration = Duration::from_secs(10);
 
 /// The terminal that was asked for has a place to go: our own, or the caller's socket.
 pub(super) fn check_terminal(args: &Args, terminal: bool, detach: bool) -> Result<(), Error> {
@@ -393,14 +394,5 @@ fn end(state: &State) -> Result<(), Error> {
 
 /// It is no child of ours, so its pidfd only tells that it ended.
 fn wait_for_end(container: &Container) {
-    let pidfd = container.pidfd();
-    let mut polled = [rustix::event::PollFd::new(
-        &pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    let limit = rustix::event::Timespec {
-        tv_sec: END_WITHIN_S,
-        tv_nsec: 0,
-    };
-    let _ = rustix::event::poll(&mut polled, Some(&limit));
+    let _ = berth_sys::wait::readable(container.pidfd(), END_WITHIN);
 }
