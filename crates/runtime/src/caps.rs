@@ -46,6 +46,14 @@ impl Caps {
         };
         (clamped, all.or(self.ambient).minus(available))
     }
+
+    /// Takes away what the kernel would not raise in the ambient set, and says what that was: it
+    /// has to be permitted and inheritable (capabilities(7)). runc goes on without, too; the
+    /// example that its 1.1 makes (`runc spec`) has such a set.
+    pub fn settle_ambient(self) -> (Self, CapSet) {
+        let ambient = self.ambient.and(self.permitted).and(self.inheritable);
+        (Self { ambient, ..self }, self.ambient.minus(ambient))
+    }
 }
 
 /// The kernel's number (include/uapi/linux/capability.h).

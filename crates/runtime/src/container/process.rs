@@ -298,12 +298,21 @@ fn clamp(process: &Process, channel: &Channel) -> Option<Caps> {
         .unwrap_or_default()
         .and(caps::bounding());
     let (clamped, missing) = caps.clamp(available);
-    if missing != CapSet::default() {
-        let names = crate::caps::names(missing);
-        // A warning that does not arrive changes nothing.
-        let _ = channel.report_warning(&format!("ignoring unavailable capabilities: {names}"));
+    let (settled, unraised) = clamped.settle_ambient();
+    for (what, set) in [
+        ("ignoring unavailable capabilities", missing),
+        (
+            "can't raise ambient capabilities that are not inheritable",
+            unraised,
+        ),
+    ] {
+        if set != CapSet::default() {
+            let names = crate::caps::names(set);
+            // A warning that does not arrive changes nothing.
+            let _ = channel.report_warning(&format!("{what}: {names}"));
+        }
     }
-    Some(clamped)
+    Some(settled)
 }
 
 /// Sets the limits of this process, or of another one.

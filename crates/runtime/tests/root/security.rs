@@ -2,12 +2,12 @@
 
 use std::os::unix::fs::symlink;
 
-use berth_runtime::container::Stdio;
+use berth_runtime::container::{self, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde_json::json;
 
-use crate::bundle::{Bundle, check, shell};
+use crate::bundle::{Bundle, Pipes, check, shell};
 
 crate::claims![
     masked_paths_are_empty_and_read_only_ones_refuse,
@@ -18,6 +18,7 @@ crate::claims![
     a_working_directory_behind_a_descriptor_is_refused,
     other_devices_are_out_of_reach,
     capabilities_that_the_host_lacks_are_clamped,
+    an_ambient_capability_is_inheritable_or_left_out,
     the_reaper_cannot_be_looked_into,
     nothing_of_the_host_is_mounted,
     what_stands_in_a_terminals_place_is_not_opened,
@@ -125,6 +126,26 @@ fn capabilities_that_the_host_lacks_are_clamped() {
     assert_eq!(stdout, format!("CapBnd:\t{:016x}\n", host.0));
     berth_runtime::container::wait(container.pidfd()).unwrap();
     container.remove_cgroup().unwrap();
+}
+
+/// `runc spec` of Debian 12 writes such a specification.
+fn an_ambient_capability_is_inheritable_or_left_out() {
+    let mut bundle = shell("grep CapAmb /proc/self/status");
+    let sets = &mut bundle.spec["process"]["capabilities"];
+    sets["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    sets["inheritable"] = json!(["CAP_CHOWN"]);
+    let (pipes, stdio) = Pipes::new();
+    let created = bundle.create(stdio).unwrap();
+    let warning = "can't raise ambient capabilities that are not inheritable: CAP_KILL";
+    assert_eq!(created.warnings, [warning]);
+    let container = created.start().unwrap();
+    let (stdout, stderr) = pipes.read();
+    container::wait(container.pidfd()).unwrap();
+    container.remove_cgroup().unwrap();
+    assert_eq!(
+        (stdout.as_str(), stderr.as_str()),
+        ("CapAmb:\t0000000000000001\n", "")
+    );
 }
 
 fn the_reaper_cannot_be_looked_into() {
