@@ -63,12 +63,13 @@ fn sealed(work: impl FnOnce() -> ExitCode) -> ExitCode {
 fn runtime(program: &str, skipped: usize) -> ExitCode {
     sealed(|| {
         let args: Vec<std::ffi::OsString> = std::env::args_os().skip(skipped).collect();
-        let listen_fds = surroundings::Surroundings::of_process().listen_fds();
+        let surroundings = surroundings::Surroundings::of_process();
         let code = berth_runtime::cli::main(&berth_runtime::cli::Invocation {
             program,
             args: &args,
             default_root: Path::new("/run/berth-runtime"),
-            listen_fds: u32::try_from(listen_fds).unwrap_or(0),
+            listen_fds: u32::try_from(surroundings.listen_fds()).unwrap_or(0),
+            notify_socket: surroundings.notify_socket().filter(|path| !path.is_empty()),
         });
         ExitCode::from(u8::try_from(code).unwrap_or(1))
     })

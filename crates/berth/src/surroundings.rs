@@ -1,10 +1,7 @@
 //! The process's environment: the one place that looks at it.
 
 use std::ffi::CString;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use crate::daemon::Settings;
@@ -78,24 +75,19 @@ impl Surroundings {
         self.listen_fds
     }
 
+    pub fn notify_socket(&self) -> Option<&str> {
+        self.notify_socket.as_deref()
+    }
+
     /// Tells systemd about a state; without systemd, nothing.
     pub fn notify(&self, state: &str) {
         let Some(path) = &self.notify_socket else {
             return;
         };
-        if let Err(error) = send(path, state) {
+        if let Err(error) = berth_sys::notify::notify(path, state) {
             tracing::warn!(%error, socket = %path, "notify the service manager");
         }
     }
-}
-
-fn send(path: &str, state: &str) -> io::Result<()> {
-    let socket = UnixDatagram::unbound()?;
-    let address = match path.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(path)?,
-    };
-    socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
 /// Arguments and environment as the kernel handed them over.

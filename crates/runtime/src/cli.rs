@@ -24,6 +24,7 @@ mod features;
 mod life;
 mod listing;
 mod log;
+mod notify;
 mod spec;
 mod state;
 mod update;
@@ -47,6 +48,8 @@ pub struct Invocation<'a> {
     pub default_root: &'a Path,
     /// How many descriptors from 3 on a service manager handed over (sd_listen_fds(3)).
     pub listen_fds: u32,
+    /// Where a service manager listens for its service's readiness (sd_notify(3)).
+    pub notify_socket: Option<&'a str>,
 }
 
 /// One command being performed.
@@ -56,6 +59,7 @@ struct Call<'a> {
     has_default_root: bool,
     log: &'a Log,
     listen_fds: u32,
+    notify_socket: Option<&'a str>,
 }
 
 /// Performs one command; returns the exit code. The process must be single-threaded.
@@ -97,6 +101,7 @@ pub fn main(invocation: &Invocation<'_>) -> i32 {
             has_default_root,
             log: &log,
             listen_fds: invocation.listen_fds,
+            notify_socket: invocation.notify_socket,
         })
     });
     match result {

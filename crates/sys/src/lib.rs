@@ -16,6 +16,7 @@ pub mod mount;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod notify;
 pub mod pidfd;
 pub mod sched;
 pub mod seccomp;

@@ -1,15 +1,17 @@
-//! Our OCI runtime in runc's place: under Debian's Docker (by containerd) and under podman. (Other
-//! runtimes under our daemon are in `daemon`.)
+//! Our OCI runtime in runc's place: under Debian's Docker (by containerd), under podman, and as a
+//! service. (Other runtimes under our daemon are in `daemon`.)
 //!
 //! Each caller has a mount namespace in which what it writes to `/etc`, `/opt`, `/run` and `/var`
 //! is its own, and no network but the host's.
 
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use berth_testkit::image::{archive, cache, docker};
 use berth_testkit::{Machine, Output, run, sh, until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use crate::program;
 
@@ -294,4 +296,112 @@ fn podman_runs_our_runtime_in_runcs_place() {
     podman(&["kill", "cc"]).ok();
     podman(&["rm", "-f", "-t", "0", "cc"]).ok();
     podman(&["rmi", "-f", "busybox"]).ok();
+}
+
+/// A bundle whose root has this machine's programs, and the socket of a service manager.
+struct Service {
+    root: PathBuf,
+    manager: UnixDatagram,
+}
+
+impl Service {
+    fn new(script: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("berth-notify-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("rootfs")).unwrap();
+        run(
+            Command::new(program())
+                .args(["runtime", "spec"])
+                .current_dir(&root),
+            b"",
+        )
+        .ok();
+        let file = root.join("config.json");
+        let mut spec: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        spec["process"]["terminal"] = json!(false);
+        spec["process"]["args"] = json!(["perl", "-e", script]);
+        // As runc 1.1 writes it, with nothing inheritable.
+        spec["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
+        spec["root"]["readonly"] = json!(false);
+        for directory in ["/usr", "/bin", "/lib", "/lib64"] {
+            if Path::new(directory).exists() {
+                spec["mounts"].as_array_mut().unwrap().push(json!({
+                    "destination": directory, "type": "bind", "source": directory,
+                    "options": ["rbind", "ro"],
+                }));
+            }
+        }
+        std::fs::write(&file, spec.to_string()).unwrap();
+        let manager = UnixDatagram::bind(root.join("manager")).unwrap();
+        let patience = std::time::Duration::from_secs(60);
+        manager.set_read_timeout(Some(patience)).unwrap();
+        Self { root, manager }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(["runtime", "--root"])
+            .arg(self.root.join("state"))
+            .args(words)
+            .current_dir(&self.root)
+            .env("NOTIFY_SOCKET", self.root.join("manager"));
+        command
+    }
+
+    /// Not by pipes, which a container that goes on would hold open.
+    fn call(&self, words: &[&str]) {
+        let mut command = self.command(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        assert!(command.status().unwrap().success(), "{words:?}");
+    }
+
+    fn told(&self) -> String {
+        let mut message = [0; 4096];
+        let length = self.manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    }
+
+    fn pid(&self) -> u64 {
+        let state = run(&mut self.command(&["state", "service"]), b"");
+        serde_json::from_str::<Value>(state.ok()).unwrap()["pid"]
+            .as_u64()
+            .unwrap()
+    }
+}
+
+#[test]
+fn a_container_s_readiness_is_told_to_the_service_manager() {
+    let script = r#"
+        use Socket; socket(my $s, PF_UNIX, SOCK_DGRAM, 0) or die $!;
+        for ("STATUS=begins", "STATUS=up\nREADY=1\n", "STOPPING=1") {
+            send($s, $_, 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})); select(undef, undef, undef, 0.1);
+        }
+        sleep(1000) if -e "/long";"#;
+    let service = Service::new(script);
+    std::fs::write(service.root.join("rootfs/long"), "").unwrap();
+    service.call(&["run", "-d", "service"]);
+    assert_eq!(
+        service.told(),
+        format!("MAINPID={}\nREADY=1\n", service.pid())
+    );
+    service.call(&["delete", "-f", "service"]);
+
+    service.call(&["create", "service"]);
+    service.call(&["start", "service"]);
+    assert_eq!(
+        service.told(),
+        format!("MAINPID={}\nREADY=1\n", service.pid())
+    );
+    service.call(&["delete", "-f", "service"]);
+
+    // Whoever waits for the container is the service.
+    std::fs::remove_file(service.root.join("rootfs/long")).unwrap();
+    let mut command = service.command(&["run", "service"]);
+    let mut client = command.stdin(Stdio::null()).spawn().unwrap();
+    assert_eq!(
+        service.told(),
+        format!("MAINPID={}\nREADY=1\n", client.id())
+    );
+    assert!(client.wait().unwrap().success());
+    std::fs::remove_dir_all(&service.root).unwrap();
 }

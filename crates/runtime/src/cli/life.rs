@@ -9,7 +9,7 @@ use oci_spec::runtime::{Process as ProcessSpec, Spec};
 use super::console::{Relay, Signals, hand_over};
 use super::document::load_spec;
 use super::state::{State, Status};
-use super::{Args, Call, io};
+use super::{Args, Call, io, notify};
 use crate::container::{
     self, Container, CreateRequest, Created, Demands, Lifetime, Rootfs, Stdio, TerminalSize,
 };
@@ -94,6 +94,9 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     check_terminal(call.args, terminal, detach)?;
     let preserved = preserved(call.args, call.listen_fds)?;
     pass_sockets(&mut spec, call.listen_fds);
+    if call.notify_socket.is_some() {
+        notify::provide(&mut spec, &call.root, id)?;
+    }
     confine_devices(&mut spec);
     spec.hooks().as_ref().map_or(Ok(()), hooks::check)?;
     let unit = scope(call.args, &spec, id)?;
@@ -105,6 +108,9 @@ fn make(call: &Call<'_>, lifetime: Lifetime, detach: bool) -> Result<Making, Err
     let filter = container::filter(&spec)?;
     let mut state = State::reserve(&call.root, id, &bundle, &spec, &cgroup)?;
     state.unit = unit;
+    if call.notify_socket.is_some() {
+        notify::reserve(&call.root, id).inspect_err(|_| state.release())?;
+    }
     // Until the container's process is in the scope.
     let _holder = match &state.unit {
         Some(unit) => {
@@ -251,7 +257,8 @@ fn hand_over_console(args: &Args, created: &mut Created) -> Result<(), Error> {
 }
 
 pub(super) fn start(call: &Call<'_>) -> Result<(), Error> {
-    let mut state = State::load(&call.root, call.args.id()?)?;
+    let id = call.args.id()?;
+    let mut state = State::load(&call.root, id)?;
     let handle = match (state.status(), state.waiting) {
         (Status::Created, Some(handle)) => handle,
         (Status::Stopped, _) => {
@@ -268,10 +275,19 @@ pub(super) fn start(call: &Call<'_>) -> Result<(), Error> {
     };
     let spec = state.spec()?;
     let agent = Agent::of(plan::seccomp(&spec), &state.subject(), "creating")?;
-    state.container()?.start_left(handle, agent.as_ref())?;
+    let socket = notify::Socket::bind(&call.root, id, call.notify_socket)?;
+    let container = state.container()?;
+    container.start_left(handle, agent.as_ref())?;
     state.waiting = None;
     state.save()?;
-    poststart(&state)
+    poststart(&state)?;
+    pass_on(socket.as_ref(), &container)
+}
+
+/// For a container that goes on without us.
+fn pass_on(socket: Option<&notify::Socket<'_>>, container: &Container) -> Result<(), Error> {
+    let pid = container.pid().as_raw_nonzero().get().unsigned_abs();
+    socket.map_or(Ok(()), |socket| socket.pass_on(container.pidfd(), pid))
 }
 
 /// A container whose poststart hooks fail does not go on (runtime.md, "Lifecycle").
@@ -309,6 +325,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<i32, Error> {
         Ok(relay) => relay,
         Err(error) => return Err(making.undo(call, error)),
     };
+    let socket = match notify::Socket::bind(&call.root, args.id()?, call.notify_socket) {
+        Ok(socket) => socket,
+        Err(error) => return Err(making.undo(call, error)),
+    };
     let Making { created, mut state } = making;
     let container = created.start().inspect_err(|_| forget(call, &state))?;
     let pid = container.pid();
@@ -325,9 +345,21 @@ pub(super) fn run(call: &Call<'_>) -> Result<i32, Error> {
         return Err(error);
     }
     let Some(signals) = signals else {
-        return Ok(0);
+        return pass_on(socket.as_ref(), &container).map(|()| 0);
     };
-    let exit = signals.forward(pid, relay.as_ref());
+    let pidfd = container.pidfd();
+    let exit = std::thread::scope(|scope| {
+        let own = std::process::id();
+        let passing = socket
+            .as_ref()
+            .map(|it| scope.spawn(move || it.pass_on(pidfd, own)));
+        let exit = signals.forward(pid, relay.as_ref());
+        // Ends with the container.
+        if let Some(Ok(Err(error))) = passing.map(std::thread::ScopedJoinHandle::join) {
+            call.log.warning(&error.message);
+        }
+        exit
+    });
     drop(relay);
     if !args.is_set("keep") {
         finish(call, &state)?;

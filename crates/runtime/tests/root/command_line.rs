@@ -65,6 +65,7 @@ pub fn called(words: &[String]) -> i32 {
         args: &args,
         default_root: Path::new(&words[1]),
         listen_fds: words[0].parse().unwrap(),
+        notify_socket: None,
     })
 }
 
@@ -76,6 +77,7 @@ pub fn call(bundle: &Bundle, args: &[&str]) -> i32 {
         args: &args,
         default_root: &root,
         listen_fds: 0,
+        notify_socket: None,
     })
 }
 
