@@ -71,42 +71,36 @@ impl Lines {
         while self.pending.len() + text.len() >= MAX_PIECE_BYTES {
             let (head, tail) = text.split_at(MAX_PIECE_BYTES - self.pending.len());
             text = tail;
-            if self.pending.is_empty() {
-                each(Record {
-                    text: head,
-                    newline: false,
-                    time_ns,
-                });
-            } else {
-                self.pending.extend_from_slice(head);
-                each(Record {
-                    text: &self.pending,
-                    newline: false,
-                    time_ns,
-                });
-                self.pending.clear();
-            }
+            self.record(head, false, time_ns, each);
         }
-        if !newline {
-            self.pending.extend_from_slice(text);
-            return;
-        }
-        self.since_ns = None;
-        if self.pending.is_empty() {
-            each(Record {
-                text,
-                newline: true,
-                time_ns,
-            });
+        if newline {
+            self.since_ns = None;
+            self.record(text, true, time_ns, each);
         } else {
             self.pending.extend_from_slice(text);
-            each(Record {
-                text: &self.pending,
-                newline: true,
-                time_ns,
-            });
-            self.pending.clear();
         }
+    }
+
+    /// Gives what is pending, and this, to `each`.
+    fn record(
+        &mut self,
+        text: &[u8],
+        newline: bool,
+        time_ns: i64,
+        each: &mut impl FnMut(Record<'_>),
+    ) {
+        let text = if self.pending.is_empty() {
+            text
+        } else {
+            self.pending.extend_from_slice(text);
+            &self.pending
+        };
+        each(Record {
+            text,
+            newline,
+            time_ns,
+        });
+        self.pending.clear();
     }
 }
 
