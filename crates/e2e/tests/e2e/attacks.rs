@@ -16,6 +16,7 @@ fn scripts_in_a_container_gain_nothing() {
     daemon.load("debian");
     the_binary_cannot_be_written_through_a_process_that_enters(&daemon);
     a_user_gains_nothing_by_setuid_with_no_new_privileges(&daemon);
+    a_neighbours_address_is_not_used_without_raw_sockets(&daemon);
     #[cfg(target_arch = "x86_64")]
     {
         calls_that_reach_the_kernel_too_deep_are_refused(&daemon);
@@ -322,6 +323,39 @@ fn a_user_gains_nothing_by_setuid_with_no_new_privileges(daemon: &Daemon) {
     };
     assert_eq!(as_user(&[]), "0");
     assert_eq!(as_user(&["--security-opt", "no-new-privileges"]), "1000");
+}
+
+/// With them it is, as in Docker. A socket may be bound to an address that is not there
+/// (IP_FREEBIND), but nothing is sent from it.
+fn a_neighbours_address_is_not_used_without_raw_sockets(daemon: &Daemon) {
+    let script = r#"use Socket;
+        sub told { print "$_[0] ", $_[1] ? "ok" : $!+0, "\n" }
+        told("packet", socket(my $p, 17, 3, 0x0300)); told("raw", socket(my $r, 2, 3, 255));
+        socket(my $s, 2, 2, 0);
+        told("transparent", setsockopt($s, 0, 19, 1)); told("freebind", setsockopt($s, 0, 15, 1));
+        told("bind", bind($s, sockaddr_in(0, inet_aton($ARGV[0]))));
+        told("send", send($s, "x", 0, sockaddr_in(9, inet_aton("203.0.113.9"))));"#;
+    let address = "{{.NetworkSettings.IPAddress}}";
+    let address = daemon
+        .docker(&["inspect", "-f", address, "watch"])
+        .ok()
+        .to_owned();
+    let run = |drop: &str| {
+        let words = ["run", "--rm", "--cap-drop", drop, "debian"];
+        let attack = ["perl", "-e", script, &address];
+        daemon
+            .docker(&[&words[..], &attack].concat())
+            .ok()
+            .to_owned()
+    };
+    assert_eq!(
+        run("NET_RAW"),
+        "packet 1\nraw 1\ntransparent 1\nfreebind ok\nbind ok\nsend 101"
+    );
+    assert_eq!(
+        run("KILL"),
+        "packet ok\nraw ok\ntransparent ok\nfreebind ok\nbind ok\nsend ok"
+    );
 }
 
 #[test]
