@@ -30,9 +30,7 @@ impl Caps {
         }
     }
 
-    /// Takes away what the host does not have, and says what that was. Of the ambient set only what
-    /// is both permitted and inheritable can be had (capabilities(7)); runc ignores the rest, as in
-    /// the specification that its 1.1 writes.
+    /// Takes away what the host does not have, and says what that was.
     pub fn clamp(self, available: CapSet) -> (Self, CapSet) {
         let all = self
             .bounding
@@ -44,11 +42,7 @@ impl Caps {
             effective: self.effective.and(available),
             permitted: self.permitted.and(available),
             inheritable: self.inheritable.and(available),
-            ambient: self
-                .ambient
-                .and(available)
-                .and(self.permitted)
-                .and(self.inheritable),
+            ambient: self.ambient.and(available),
         };
         (clamped, all.or(self.ambient).minus(available))
     }
@@ -152,18 +146,5 @@ mod tests {
             (CapSet(0b011), CapSet(0b010))
         );
         assert_eq!(names(missing), "CAP_DAC_READ_SEARCH");
-    }
-
-    #[test]
-    fn ambient_ones_are_inheritable_and_permitted() {
-        let spec = Caps {
-            permitted: CapSet(0b011),
-            inheritable: CapSet(0b110),
-            ambient: CapSet(0b111),
-            ..Caps::default()
-        };
-        let (clamped, missing) = spec.clamp(CapSet(0b111));
-        assert_eq!(clamped.ambient, CapSet(0b010));
-        assert_eq!(names(missing), "");
     }
 }
