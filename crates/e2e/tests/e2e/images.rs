@@ -188,19 +188,23 @@ fn broken_archives_are_refused_and_leave_nothing() {
     }
 }
 
+/// `security.capability` of a file that is executed with CAP_NET_RAW (vfs_cap_data of
+/// include/uapi/linux/capability.h, revision 2).
+const NET_RAW: &str = "0100000200200000000000000000000000000000";
+
 #[test]
 fn layers_keep_every_kind_of_file() {
     let daemon = Daemon::start(program(), &[]);
-    let script = r"
-        d=$(mktemp -d); cd $d; mkdir -p bin dev sub
-        cp /bin/busybox bin/busybox; for a in sh stat ls cat readlink; do ln -s busybox bin/$a; done
+    let script = r#"
+        d=$(mktemp -d -p /var/tmp); cd $d; mkdir -p bin dev sub
+        cp /bin/busybox bin/busybox; for a in sh sleep stat; do ln -s busybox bin/$a; done
         ln bin/busybox sub/hard; chmod 4755 sub/hard; mkfifo sub/fifo; mknod sub/null c 1 3
         truncate -s 50M sub/sparse; printf end >>sub/sparse
         echo x >sub/owned; chown 12345:54321 sub/owned; touch -d '2001-02-03 04:05:06.789' sub/owned
-        setcap cap_net_raw+ep sub/hard 2>/dev/null || true
-        setfattr -n user.colour -v blue sub/owned 2>/dev/null || true
-        tar --xattrs --xattrs-include='*' --sparse -cf $d.tar .; rm -rf $d; echo $d.tar";
-    let archive = sh(script);
+        python3 -c 'import os; os.setxattr("sub/owned", "user.colour", b"blue")
+os.setxattr("sub/hard", "security.capability", bytes.fromhex("$0"))'
+        tar --xattrs --xattrs-include='*' --sparse -cf $d.tar .; rm -rf $d; echo $d.tar"#;
+    let archive = sh(&script.replace("$0", NET_RAW));
     daemon.docker(&["import", &archive, "kinds"]).ok();
     let stat = |path: &str, format: &str| {
         daemon
@@ -217,6 +221,15 @@ fn layers_keep_every_kind_of_file() {
     );
     let blocks: u64 = stat("/sub/sparse", "%b").parse().unwrap();
     assert!(blocks < 200, "the sparse file has {blocks} blocks");
+    let words = ["run", "-d", "--name", "cc", "kinds", "/bin/sleep", "1000"];
+    daemon.docker(&words).ok();
+    let attributes = sh(&format!(
+        r#"python3 -c 'import os
+for file, name in (("owned", "user.colour"), ("hard", "security.capability")):
+    print(os.getxattr("/proc/{}/root/sub/" + file, name).hex())'"#,
+        crate::inspect(&daemon, "cc", "{{.State.Pid}}")
+    ));
+    assert_eq!(attributes, format!("626c7565\n{NET_RAW}"));
     std::fs::remove_file(archive).unwrap();
 }
 
