@@ -88,6 +88,8 @@ struct Keeper {
     exit: Option<(ExitRecord, Instant)>,
     /// For one read of output.
     buffer: Vec<u8>,
+    /// A caller could not be let in for want of descriptors; it waits until something has happened.
+    is_deaf: bool,
     /// Memory is in use that is given back when nothing happens.
     is_warm: bool,
 }

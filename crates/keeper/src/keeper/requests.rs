@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use oci_spec::runtime::Process as ProcessSpec;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, WaitOptions};
 
 use super::client::Client;
 use super::control::Connection;
@@ -191,8 +192,14 @@ impl Keeper {
         let pid = child.pid.as_raw_nonzero().get();
         let (pidfd, console) = (Some(child.pidfd), child.console);
         // An exec's input always ends with its only client's.
-        let process = Process::new(key, Some(exec), pid, pidfd, console, ends, true)
-            .map_err(|error| internal(&error))?;
+        let process = Process::new(key, Some(exec), pid, pidfd, console, ends, true);
+        let process = process.map_err(|error| {
+            // Without a record of it nobody would see its end. Its number is its own until then.
+            let _ = rustix::process::kill_process(child.pid, Signal::KILL);
+            let wait = || rustix::process::waitpid(Some(child.pid), WaitOptions::empty());
+            let _ = rustix::io::retry_on_intr(wait);
+            internal(&error)
+        })?;
         if let Some((options, socket)) = attach {
             self.clients
                 .push(Client::new(key, options, socket, process.has_terminal()));

@@ -134,6 +134,7 @@ fn try_start(
         released: false,
         exit: None,
         buffer: Vec::new(),
+        is_deaf: false,
         is_warm: false,
         container,
     };

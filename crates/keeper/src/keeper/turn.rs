@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
 use super::client::{Client, Input};
@@ -41,6 +42,8 @@ impl Keeper {
             if ready.is_empty() {
                 self.rest();
             }
+            // What has happened may have closed a descriptor.
+            self.is_deaf = false;
             for (source, events) in ready {
                 self.handle(source, events);
             }
@@ -51,8 +54,13 @@ impl Keeper {
 
     /// Polls everything that is of interest now.
     fn wait(&self, now: Instant) -> Vec<(Source, PollFlags)> {
+        let listens = if self.is_deaf {
+            PollFlags::empty()
+        } else {
+            PollFlags::IN
+        };
         let mut sources = vec![Source::Listener];
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.listener, listens)];
         for (index, connection) in self.connections.iter().enumerate() {
             sources.push(Source::Connection(index));
             fds.push(PollFd::from_borrowed_fd(
@@ -139,8 +147,11 @@ impl Keeper {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        if let Ok(socket) = rustix::net::accept_with(self.listener.as_fd(), flags) {
-            self.connections.push(Connection::new(socket, false));
+        match rustix::net::accept_with(self.listener.as_fd(), flags) {
+            Ok(socket) => self.connections.push(Connection::new(socket, false)),
+            // It would be ready again at once, and so for as long as there is no room.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => self.is_deaf = true,
+            Err(_gone) => (),
         }
     }
 
