@@ -124,7 +124,7 @@ fn hosts(
     }
     let own: Vec<(IpAddr, Vec<String>)> = endpoint
         .filter(|_| !names.is_empty())
-        .map(|connected| (IpAddr::V4(connected.endpoint.ipv4), names))
+        .and_then(|connected| Some((IpAddr::V4(connected.endpoint.ipv4?), names)))
         .into_iter()
         .collect();
     Ok(files::hosts(&own, &extra, true))

@@ -88,12 +88,19 @@ fn network_settings(shared: &Shared, view: &View) -> NetworkSettings {
     }
     if let Some(Connected { id, endpoint }) = &view.state.endpoint {
         settings.endpoint_id = id.to_string();
-        settings.gateway = endpoint.gateway.to_string();
-        settings.ip_address = endpoint.ipv4.to_string();
+        settings.gateway = text(endpoint.gateway);
+        settings.ip_address = text(endpoint.ipv4);
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac_string();
     }
     settings
+}
+
+/// Empty of an address that there is not.
+fn text(address: Option<std::net::Ipv4Addr>) -> String {
+    address
+        .map(|address| address.to_string())
+        .unwrap_or_default()
 }
 
 /// An id for the container's network namespace: that of the container with the start's time
@@ -117,8 +124,8 @@ pub fn networks(shared: &Shared, view: &View) -> BTreeMap<String, EndpointSettin
     settings.network_id = network.id.to_string();
     if let Some(Connected { id, endpoint }) = &view.state.endpoint {
         settings.endpoint_id = id.to_string();
-        settings.gateway = endpoint.gateway.to_string();
-        settings.ip_address = endpoint.ipv4.to_string();
+        settings.gateway = text(endpoint.gateway);
+        settings.ip_address = text(endpoint.ipv4);
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac_string();
     }

@@ -213,11 +213,10 @@ impl Join {
         };
         let id = Id::random();
         let request = EndpointRequest {
-            container_id: record.id.as_str(),
-            netns,
             mac: *mac,
             ipv4: *ipv4,
             ports: ports.clone(),
+            ..EndpointRequest::new(record.id.as_str(), netns)
         };
         let endpoint = net
             .connect(request)
@@ -450,7 +449,9 @@ fn member(view: &View) -> Option<NetworkContainer> {
     if let Some(Connected { id, endpoint }) = &view.state.endpoint {
         container.endpoint_id = id.to_string();
         container.mac_address = endpoint.mac_string();
-        container.ipv4_address = format!("{}/{}", endpoint.ipv4, endpoint.prefix);
+        if let Some(ipv4) = endpoint.ipv4 {
+            container.ipv4_address = format!("{ipv4}/{}", endpoint.prefix);
+        }
     }
     Some(container)
 }

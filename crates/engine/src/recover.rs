@@ -253,7 +253,9 @@ async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
         .filter(|(_, beginning)| beginning.keeper.is_some())
         .filter_map(|(_, beginning)| Some(beginning.state.endpoint.as_ref()?.endpoint.clone()))
         .collect();
-    let work = shared.scope.spawn_blocking(move || net.restore(&endpoints));
+    let work = shared
+        .scope
+        .spawn_blocking(move || net.restore(&[], &endpoints));
     match work.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(error = %Chain(&error), "restore the network"),

@@ -114,7 +114,7 @@ impl Shared {
     /// Frees the container's address, ports and rules. Blocks.
     pub fn disconnect(&self, id: &str) {
         if let Some(net) = &self.net
-            && let Err(error) = net.disconnect(id)
+            && let Err(error) = net.disconnect(id, berth_net::DEFAULT_NETWORK)
         {
             tracing::error!(container = id, error = %Chain(&error), "release its network");
         }

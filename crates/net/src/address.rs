@@ -1,22 +1,78 @@
-//! IPv4 subnets: their text form, the pools they come from, and the choice among them.
+//! Subnets of both families: their text form, the pools they come from, the choice among them.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+/// An address of one family, as a number of [`Address::BITS`] bits.
+pub trait Address:
+    Copy + Ord + Hash + fmt::Debug + fmt::Display + FromStr + Into<IpAddr> + 'static
+{
+    const BITS: u8;
+    const FAMILY: &'static str;
+    /// The last address of a subnet is everyone's, and no host's.
+    const BROADCAST: bool;
+
+    fn number(self) -> u128;
+
+    /// Of the number's lowest bits.
+    fn from_number(number: u128) -> Self;
+
+    /// In the packet's order.
+    fn bytes(self) -> Vec<u8>;
+}
+
+impl Address for Ipv4Addr {
+    const BITS: u8 = 32;
+    const FAMILY: &'static str = "IPv4";
+    const BROADCAST: bool = true;
+
+    fn number(self) -> u128 {
+        u128::from(u32::from(self))
+    }
+
+    fn from_number(number: u128) -> Ipv4Addr {
+        let [.., a, b, c, d] = number.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
+impl Address for Ipv6Addr {
+    const BITS: u8 = 128;
+    const FAMILY: &'static str = "IPv6";
+    const BROADCAST: bool = false;
+
+    fn number(self) -> u128 {
+        u128::from(self)
+    }
+
+    fn from_number(number: u128) -> Ipv6Addr {
+        Ipv6Addr::from(number)
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.octets().to_vec()
+    }
+}
+
 /// An address with the length of its network's prefix: `172.17.0.1/16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Cidr {
-    pub address: Ipv4Addr,
+pub struct Cidr<A = Ipv4Addr> {
+    pub address: A,
     pub prefix: u8,
 }
 
 /// A range that is cut into subnets of one size (`--default-address-pool`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pool {
-    pub base: Cidr,
+pub struct Pool<A = Ipv4Addr> {
+    pub base: Cidr<A>,
     /// Length of each subnet's prefix.
     pub size: u8,
 }
@@ -32,60 +88,73 @@ pub struct ParsePoolError {
     what: &'static str,
 }
 
-impl Cidr {
-    pub const fn new(address: Ipv4Addr, prefix: u8) -> Cidr {
+impl<A> Cidr<A> {
+    pub const fn new(address: A, prefix: u8) -> Cidr<A> {
         Cidr { address, prefix }
     }
+}
 
-    pub fn mask(self) -> u32 {
-        u32::MAX
-            .checked_shl(32 - u32::from(self.prefix))
-            .unwrap_or(0)
+impl<A: Address> Cidr<A> {
+    pub fn mask(self) -> A {
+        A::from_number(!self.host_bits())
     }
 
     /// The subnet itself: the address without its host bits.
-    pub fn network(self) -> Cidr {
+    pub fn network(self) -> Cidr<A> {
         Cidr {
-            address: Ipv4Addr::from(u32::from(self.address) & self.mask()),
+            address: A::from_number(self.first()),
             ..self
         }
     }
 
-    pub fn first(self) -> u32 {
-        u32::from(self.address) & self.mask()
+    pub fn first(self) -> u128 {
+        self.address.number() & !self.host_bits()
     }
 
-    pub fn last(self) -> u32 {
-        self.first() | !self.mask()
+    pub fn last(self) -> u128 {
+        self.address.number() | self.host_bits()
     }
 
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & self.mask() == self.first()
+    pub fn contains(self, address: A) -> bool {
+        (self.first()..=self.last()).contains(&address.number())
     }
 
-    pub fn overlaps(self, other: Cidr) -> bool {
+    /// Whether all addresses of the other are addresses of this.
+    pub fn encloses(self, other: Cidr<A>) -> bool {
+        self.first() <= other.first() && other.last() <= self.last()
+    }
+
+    pub fn overlaps(self, other: Cidr<A>) -> bool {
         self.first() <= other.last() && other.first() <= self.last()
     }
 
-    /// The addresses that hosts may have: all but the network's and the broadcast address.
-    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
-        (self.first().saturating_add(1)..self.last()).map(Ipv4Addr::from)
+    /// Whether a host may have the address: all but the network's own and, with IPv4, the
+    /// broadcast address.
+    pub fn is_host(self, address: A) -> bool {
+        let number = address.number();
+        self.contains(address) && number != self.first() && !(A::BROADCAST && number == self.last())
+    }
+
+    /// Ones where the network's hosts differ.
+    fn host_bits(self) -> u128 {
+        let bits = u32::from(A::BITS.saturating_sub(self.prefix));
+        1u128.checked_shl(bits).map_or(u128::MAX, |end| end - 1)
     }
 }
 
-impl fmt::Display for Cidr {
+impl<A: Address> fmt::Display for Cidr<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
-impl FromStr for Cidr {
+impl<A: Address> FromStr for Cidr<A> {
     type Err = ParseCidrError;
 
-    fn from_str(text: &str) -> Result<Cidr, ParseCidrError> {
+    fn from_str(text: &str) -> Result<Cidr<A>, ParseCidrError> {
         let parse = || {
             let (address, prefix) = text.split_once('/')?;
-            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= A::BITS)?;
             Some(Cidr {
                 address: address.parse().ok()?,
                 prefix,
@@ -96,14 +165,6 @@ impl FromStr for Cidr {
 }
 
 impl Pool {
-    /// `None` if the subnets would be larger than the base, or too small for a container.
-    pub fn new(base: Cidr, size: u8) -> Option<Pool> {
-        const SMALLEST: u8 = 30;
-        (base.prefix..=SMALLEST)
-            .contains(&size)
-            .then_some(Pool { base, size })
-    }
-
     /// Docker's: a lone instance gets 172.17.0.0/16.
     pub fn defaults() -> Vec<Pool> {
         let pool = |a, b, prefix, size| Pool {
@@ -115,28 +176,54 @@ impl Pool {
         pools.push(pool(192, 168, 16, 20));
         pools
     }
+}
+
+impl Pool<Ipv6Addr> {
+    /// Networks of 64 bits in a unique local one of 48 (RFC 4193), which follows from `seed`:
+    /// what tells this instance from all others of the world.
+    pub fn unique_local(seed: &str) -> Pool<Ipv6Addr> {
+        const UNIQUE_LOCAL: u128 = 0xfd << 120;
+        const GLOBAL_ID_BITS: u32 = 40;
+        // FNV-1a of 64 bits, folded.
+        let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let id = u128::from((hash ^ hash >> GLOBAL_ID_BITS) & ((1 << GLOBAL_ID_BITS) - 1));
+        Pool {
+            base: Cidr::new(Ipv6Addr::from(UNIQUE_LOCAL | id << 80), 48),
+            size: 64,
+        }
+    }
+}
+
+impl<A: Address> Pool<A> {
+    /// `None` if the subnets would be larger than the base, or too small for a container.
+    pub fn new(base: Cidr<A>, size: u8) -> Option<Pool<A>> {
+        let smallest = A::BITS - 2;
+        (base.prefix..=smallest)
+            .contains(&size)
+            .then_some(Pool { base, size })
+    }
 
     /// The pool's subnets, in order.
-    pub fn subnets(self) -> impl Iterator<Item = Cidr> {
-        let size = self.size.clamp(self.base.prefix, 32);
-        let count = 1u64 << (size - self.base.prefix);
-        let step = 1u64 << (32 - size);
-        let first = u64::from(self.base.first());
-        (0..count).filter_map(move |n| {
-            let address = u32::try_from(first + n * step).ok()?;
-            Some(Cidr {
-                address: Ipv4Addr::from(address),
-                prefix: size,
-            })
-        })
+    pub fn subnets(self) -> impl Iterator<Item = Cidr<A>> {
+        let size = self.size.clamp(self.base.prefix, A::BITS);
+        let step = Cidr::new(self.base.address, size).host_bits();
+        let last = self.base.last();
+        let next = move |first: &u128| {
+            let following = first.checked_add(step)?.checked_add(1)?;
+            (following <= last).then_some(following)
+        };
+        std::iter::successors(Some(self.base.first()), next)
+            .map(move |first| Cidr::new(A::from_number(first), size))
     }
 }
 
 /// As on the command line: `base=172.30.0.0/16,size=24`.
-impl FromStr for Pool {
+impl<A: Address> FromStr for Pool<A> {
     type Err = ParsePoolError;
 
-    fn from_str(text: &str) -> Result<Pool, ParsePoolError> {
+    fn from_str(text: &str) -> Result<Pool<A>, ParsePoolError> {
         let bad = |what| ParsePoolError {
             text: text.to_owned(),
             what,
@@ -145,7 +232,7 @@ impl FromStr for Pool {
         for field in text.split(',') {
             match field.split_once('=') {
                 Some(("base", value)) => {
-                    let value: Cidr = value.parse().map_err(|_| bad("base is no IPv4 subnet"))?;
+                    let value: Cidr<A> = value.parse().map_err(|_| bad("base is no subnet"))?;
                     base = Some(value.network());
                 }
                 Some(("size", value)) => {
@@ -161,8 +248,8 @@ impl FromStr for Pool {
 }
 
 /// The first subnet of the pools that overlaps none of `taken`.
-pub fn choose(pools: &[Pool], taken: &[Cidr]) -> Option<Cidr> {
-    let free = |subnet: &Cidr| !taken.iter().any(|other| other.overlaps(*subnet));
+pub fn choose<A: Address>(pools: &[Pool<A>], taken: &[Cidr<A>]) -> Option<Cidr<A>> {
+    let free = |subnet: &Cidr<A>| !taken.iter().any(|other| other.overlaps(*subnet));
     pools.iter().flat_map(|pool| pool.subnets()).find(free)
 }
 
@@ -216,6 +303,18 @@ mod tests {
         ] {
             assert!(text.parse::<Pool>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_unique_local_pool_has_subnets_of_64_bits_and_is_its_seeds() {
+        let pool = Pool::unique_local("one");
+        let subnets: Vec<Cidr<Ipv6Addr>> = pool.subnets().take(2).collect();
+        assert_eq!(subnets[0].prefix, 64);
+        assert_eq!(subnets[0].address.octets()[0], 0xfd);
+        assert_eq!(subnets[1].first(), subnets[0].last() + 1);
+        assert_eq!(pool.subnets().count(), 1 << 16);
+        assert_ne!(Pool::unique_local("two"), pool);
+        assert_eq!(choose(&[pool], &subnets[..1]), Some(subnets[1]));
     }
 
     #[test]

@@ -1,70 +1,60 @@
-//! The instance's bridge: making it with a subnet that is free, or using the one that is there.
+//! The links of networks: making a bridge with its addresses, or using the one that is there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use berth_sys::netlink::route::Family;
 use berth_sys::netlink::{self, Socket, route};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::address::{self, Cidr};
+use crate::address::{Address, Cidr};
 use crate::config::Config;
 use crate::error::Error;
+use crate::network::{self, DEFAULT_NETWORK, GatewayMode, GatewayModes, Network, Subnet};
+use crate::network::{SubnetRequest, Taken};
 
-/// The bridge as it is now.
+/// A network's link as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     pub index: u32,
     pub name: String,
-    /// Its own address, with the subnet.
-    pub address: Cidr,
     pub mtu: u32,
 }
 
-/// Finds or makes the bridge. Warnings are added to `warnings`.
+/// Finds or makes the default bridge. Warnings are added to `warnings`.
 pub fn ensure(
     socket: &mut Socket,
     config: &Config,
     warnings: &mut Vec<String>,
-) -> Result<Bridge, Error> {
+) -> Result<(Network, Bridge), Error> {
     // Two instances that choose at the same time would choose the same.
     let _lock = lock(&config.lock_file)?;
     let wanted = &config.bridge;
     let name = wanted.name.as_str();
-    let found = route::link(socket, name).map_err(failed("look for the bridge", name))?;
-    let index = match found {
-        Some(link) if link.kind.as_deref() != Some("bridge") => {
-            return Err(Error::NotABridge {
-                name: name.to_owned(),
-            });
-        }
-        Some(link) => {
-            if let Some(mtu) = wanted
-                .mtu
-                .filter(|mtu| !wanted.user_managed && *mtu != link.mtu)
-            {
-                route::set_mtu(socket, link.index, mtu).map_err(failed("set the MTU of", name))?;
-            }
-            if !wanted.user_managed && !link.up {
-                route::set_up(socket, link.index).map_err(failed("bring up", name))?;
-            }
-            link.index
-        }
-        None if wanted.user_managed => {
+    let found = look_up(socket, name)?;
+    let Some(link) = found else {
+        if wanted.user_managed {
             return Err(Error::BridgeMissing {
                 name: name.to_owned(),
             });
         }
-        None => {
-            let address = choose(socket, config)?;
-            return make(socket, config, address);
-        }
+        let network = default_network(config, choose(socket, config)?);
+        let bridge = make(socket, &network, group(&config.instance))?;
+        return Ok((network, bridge));
     };
-    let addresses = route::addresses(socket).map_err(failed("list the addresses of", name))?;
-    let own = addresses.iter().find(|network| network.link == index);
-    let address = match own.map(|network| Cidr::new(network.address, network.prefix)) {
+    if !wanted.user_managed {
+        if let Some(mtu) = wanted.mtu.filter(|mtu| *mtu != link.mtu) {
+            route::set_mtu(socket, link.index, mtu).map_err(failed("set the MTU of", name))?;
+        }
+        if !link.up {
+            route::set_up(socket, link.index).map_err(failed("bring up", name))?;
+        }
+    }
+    let address = match address_of(socket, &link)? {
         Some(address) => {
             if let Some(other) = wanted.address.filter(|other| *other != address) {
                 warnings.push(format!(
@@ -81,12 +71,52 @@ pub fn ensure(
         // Left by a daemon that was killed in between.
         None => {
             let address = choose(socket, config)?;
-            let added = route::add_address(socket, index, address.address, address.prefix);
+            let added =
+                route::add_address(socket, link.index, address.address.into(), address.prefix);
             added.map_err(failed("give an address to", name))?;
             address
         }
     };
-    observe(socket, name, address)
+    Ok((default_network(config, address), observe(socket, name)?))
+}
+
+/// Makes the bridge of a network as it should be: it may be absent, or half made.
+pub fn restore(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge, Error> {
+    let name = network.bridge.as_str();
+    let Some(link) = look_up(socket, name)? else {
+        return make(socket, network, group);
+    };
+    if !link.up {
+        route::set_up(socket, link.index).map_err(failed("bring up", name))?;
+    }
+    give_addresses(socket, network, link.index)?;
+    observe(socket, name)
+}
+
+/// Removes a network's bridge, unless it was there before the network. One that is gone is no
+/// error.
+pub fn remove(socket: &mut Socket, name: &str, group: u32) -> Result<(), Error> {
+    let link = route::link(socket, name).map_err(failed("look for the bridge", name))?;
+    match link.filter(|link| link.group == group) {
+        Some(link) => {
+            let removed = route::delete_link(socket, link.index);
+            removed.map_err(failed("remove the bridge", name))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Marks the bridges that an instance made. FNV-1a; small numbers are the administrator's.
+pub fn group(instance: &str) -> u32 {
+    const OURS: u32 = 1 << 30;
+    OURS | fnv(instance) >> 2
+}
+
+/// FNV-1a.
+pub fn fnv(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 /// Lets containers be reached by the host's loopback address, on this bridge only.
@@ -113,72 +143,162 @@ pub fn stop_forwarding() -> Result<(), Error> {
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
-fn make(socket: &mut Socket, config: &Config, address: Cidr) -> Result<Bridge, Error> {
-    let name = config.bridge.name.as_str();
-    let mac = mac_of(address.address);
-    route::create_bridge(socket, name, mac, config.bridge.mtu)
-        .map_err(failed("make the bridge", name))?;
-    let configure = |socket: &mut Socket| {
-        let link = route::link(socket, name)?.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        route::add_address(socket, link.index, address.address, address.prefix)
-    };
-    if let Err(error) = configure(socket) {
-        if let Ok(Some(link)) = route::link(socket, name) {
-            let _ = route::delete_link(socket, link.index);
-        }
-        return Err(failed("give an address to", name)(error));
-    }
-    observe(socket, name, address)
+/// What the host has already of one family: routes and addresses.
+pub fn taken<A: Address>(
+    socket: &mut Socket,
+    family: Family,
+    of_family: impl Fn(IpAddr) -> Option<A>,
+) -> Result<Vec<Cidr<A>>, Error> {
+    let host = "the host";
+    let routes = route::routes(socket, family).map_err(failed("list the routes of", host))?;
+    let addresses =
+        route::addresses(socket, family).map_err(failed("list the addresses of", host))?;
+    let all = routes.iter().chain(&addresses);
+    // A default route is no one's network.
+    let networks = all.filter(|network| network.prefix > 0);
+    let cidr =
+        |network: &route::Network| Some(Cidr::new(of_family(network.address)?, network.prefix));
+    Ok(networks.filter_map(cidr).collect())
 }
 
-fn observe(socket: &mut Socket, name: &str, address: Cidr) -> Result<Bridge, Error> {
-    let link = route::link(socket, name).map_err(failed("look at", name))?;
+pub fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+pub fn make(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge, Error> {
+    let name = network.bridge.as_str();
+    let bridge = route::NewBridge {
+        name,
+        mac: mac_of_bridge(network),
+        mtu: network.mtu,
+        group,
+    };
+    route::create_bridge(socket, &bridge).map_err(failed("make the bridge", name))?;
+    let made = observe(socket, name).and_then(|bridge| {
+        give_addresses(socket, network, bridge.index)?;
+        Ok(bridge)
+    });
+    if made.is_err()
+        && let Err(error) = remove(socket, name, group)
+    {
+        tracing::warn!(%error, name, "take back a bridge");
+    }
+    made
+}
+
+fn give_addresses(socket: &mut Socket, network: &Network, index: u32) -> Result<(), Error> {
+    if let Some(address) = network.bridge_address() {
+        let added = route::add_address(socket, index, address.address.into(), address.prefix);
+        added.map_err(failed("give an address to", &network.bridge))?;
+    }
+    if network.v6.is_some() {
+        let setting = |name: &str| format!("/proc/sys/net/ipv6/conf/{}/{name}", network.bridge);
+        write_sysctl(&setting("disable_ipv6"), "0")?;
+        // Containers are no routers of the host's.
+        write_sysctl(&setting("accept_ra"), "0")?;
+    }
+    if let Some(address) = network.bridge_address6() {
+        let added = route::add_address(socket, index, address.address.into(), address.prefix);
+        added.map_err(failed("give an address to", &network.bridge))?;
+    }
+    Ok(())
+}
+
+/// The bridge of this name; something else of the name is an error.
+pub fn look_up(socket: &mut Socket, name: &str) -> Result<Option<route::Link>, Error> {
+    match route::link(socket, name).map_err(failed("look for the bridge", name))? {
+        Some(link) if link.kind.as_deref() != Some("bridge") => Err(Error::NotABridge {
+            name: name.to_owned(),
+        }),
+        found => Ok(found),
+    }
+}
+
+fn address_of(socket: &mut Socket, link: &route::Link) -> Result<Option<Cidr>, Error> {
+    let addresses = route::addresses(socket, Family::V4);
+    let addresses = addresses.map_err(failed("list the addresses of", &link.name))?;
+    let own = addresses.iter().find(|network| network.link == link.index);
+    Ok(own.and_then(|network| Some(Cidr::new(v4(network.address)?, network.prefix))))
+}
+
+fn observe(socket: &mut Socket, name: &str) -> Result<Bridge, Error> {
+    let link = look_up(socket, name)?;
     let link = link.ok_or_else(|| Error::BridgeMissing {
         name: name.to_owned(),
     })?;
     Ok(Bridge {
         index: link.index,
         name: link.name,
-        address,
         mtu: link.mtu,
     })
 }
 
-/// The subnet that was asked for, or the first of the pools that nothing on this host overlaps.
+/// The address that was asked for, or the gateway of the first subnet that nothing overlaps.
 fn choose(socket: &mut Socket, config: &Config) -> Result<Cidr, Error> {
     if let Some(address) = config.bridge.address {
         return Ok(address);
     }
-    let name = config.bridge.name.as_str();
-    let routes = route::routes(socket).map_err(failed("list the routes beside", name))?;
-    let addresses = route::addresses(socket).map_err(failed("list the addresses beside", name))?;
-    let taken: Vec<Cidr> = routes
-        .iter()
-        .chain(&addresses)
-        // A default route is no one's network.
-        .filter(|network| network.prefix > 0)
-        .map(|network| Cidr::new(network.address, network.prefix))
-        .collect();
-    let subnet = address::choose(&config.pools, &taken).ok_or(Error::PoolsExhausted)?;
-    let gateway = Ipv4Addr::from(subnet.first() + 1);
-    Ok(Cidr::new(gateway, subnet.prefix))
+    let taken = Taken {
+        networks: Vec::new(),
+        host: taken(socket, Family::V4, v4)?,
+    };
+    let request = SubnetRequest::default();
+    let chosen = network::subnet(request, GatewayMode::Nat, &config.pools, &taken)?;
+    let gateway = chosen.gateway.unwrap_or(chosen.subnet.address);
+    Ok(Cidr::new(gateway, chosen.subnet.prefix))
+}
+
+fn default_network(config: &Config, address: Cidr) -> Network {
+    Network {
+        id: DEFAULT_NETWORK.to_owned(),
+        bridge: config.bridge.name.clone(),
+        v4: Some(Subnet {
+            subnet: address.network(),
+            gateway: Some(address.address),
+            range: None,
+            auxiliary: BTreeMap::new(),
+        }),
+        v6: None,
+        mtu: config.bridge.mtu,
+        internal: false,
+        icc: config.icc,
+        masquerade: config.masquerade,
+        gateway_modes: GatewayModes::default(),
+        host_ip: None,
+    }
 }
 
 /// A hardware address that follows from the IP address, as Docker's do: locally administered.
-pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => fnv(&address.to_string()).to_be_bytes(),
+    };
     [0x02, 0x42, a, b, c, d]
 }
 
+fn mac_of_bridge(network: &Network) -> [u8; 6] {
+    let v4 = network.v4.as_ref();
+    let v6 = network.v6.as_ref();
+    // Without a gateway the subnet's own address is nobody else's.
+    let v4 = v4.map(|v4| IpAddr::from(v4.gateway.unwrap_or(v4.subnet.address)));
+    let v6 = v6.map(|v6| IpAddr::from(v6.gateway.unwrap_or(v6.subnet.address)));
+    let address = v4.or(v6);
+    mac_of(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+}
+
 /// Held until it is dropped.
-struct MachineLock {
+pub struct MachineLock {
     path: PathBuf,
     _file: File,
 }
 
 /// Waits for the lock. The file is there only while someone holds it, so that nothing is left
 /// behind: whoever gets the lock of a file that was removed meanwhile begins again.
-fn lock(path: &Path) -> Result<MachineLock, Error> {
+pub fn lock(path: &Path) -> Result<MachineLock, Error> {
     let take = || {
         loop {
             let options = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -212,7 +332,7 @@ impl Drop for MachineLock {
     }
 }
 
-fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
+pub fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
     std::fs::write(path, value).map_err(|source| Error::File {
         what: "write",
         path: path.into(),

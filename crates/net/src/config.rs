@@ -1,6 +1,6 @@
 //! What an instance's network is configured with: plain data, made from the daemon's flags.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::address::{Cidr, Pool};
@@ -11,8 +11,10 @@ pub struct Config {
     /// Names the nftables tables and the jump in foreign chains: `berth` or `berth-<6 hex>`.
     pub instance: String,
     pub bridge: BridgeConfig,
-    /// Where the bridge's subnet is taken from if none was given.
+    /// Where networks' subnets are taken from if none is given.
     pub pools: Vec<Pool>,
+    /// The same for IPv6.
+    pub pools6: Vec<Pool<Ipv6Addr>>,
     pub firewall: Firewall,
     /// Where firewalld is spoken to.
     pub system_bus: PathBuf,
@@ -68,6 +70,7 @@ impl Config {
                 user_managed: false,
             },
             pools: Pool::defaults(),
+            pools6: vec![Pool::unique_local(instance)],
             firewall: Firewall::Auto,
             system_bus: PathBuf::from(berth_sys::dbus::SYSTEM_BUS),
             exec_root: exec_root.into(),

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::Cidr;
 use crate::endpoint::Protocol;
 
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +34,46 @@ pub enum Error {
     },
     #[error("all ports of the range {first}-{last}/{protocol} on {host_ip} are taken")]
     RangeExhausted {
-        host_ip: std::net::IpAddr,
+        host_ip: IpAddr,
         protocol: Protocol,
         first: u16,
         last: u16,
     },
     #[error("Address already in use")]
-    AddressInUse { address: Ipv4Addr },
-    #[error("address {address} is not in the bridge's subnet {subnet}")]
-    AddressOutside { address: Ipv4Addr, subnet: Cidr },
-    #[error("no available IPv4 addresses on this network's address pools: bridge ({subnet})")]
-    NoFreeAddress { subnet: Cidr },
+    AddressInUse { address: IpAddr },
+    #[error("address {address} is not in the network's subnet {subnet}")]
+    AddressOutside { address: IpAddr, subnet: String },
+    #[error("no available {family} addresses on this network's address pools: {subnet}")]
+    NoFreeAddress {
+        family: &'static str,
+        subnet: String,
+    },
+    /// Of a network of this instance.
+    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    SubnetOverlaps { subnet: String },
+    #[error("{what} {address} is not in the network's subnet {subnet}")]
+    NotInSubnet {
+        what: &'static str,
+        address: String,
+        subnet: String,
+    },
+    #[error("network {id} has no {family}")]
+    FamilyMissing { id: String, family: &'static str },
+    #[error("network {id} not found")]
+    UnknownNetwork { id: String },
+    #[error("network {id} is there already")]
+    NetworkExists { id: String },
+    #[error("bridge name {name} is another network's")]
+    BridgeTaken { name: String },
+    #[error("network {id} has active endpoints")]
+    NetworkInUse { id: String },
+    #[error("interface {name} is there already")]
+    InterfaceExists { name: String },
+    #[error("container {container_id} is not connected to network {network}")]
+    NotConnected {
+        container_id: String,
+        network: String,
+    },
     #[error("all predefined address pools have been fully subnetted")]
     PoolsExhausted,
     #[error("bridge device with non default name {name} must be created manually")]
@@ -56,8 +84,11 @@ pub enum Error {
     BridgeWithoutAddress { name: String },
     #[error("{name} exists and is not a bridge")]
     NotABridge { name: String },
-    #[error("container {container_id} is connected already")]
-    Connected { container_id: String },
+    #[error("container {container_id} is connected to network {network} already")]
+    Connected {
+        container_id: String,
+        network: String,
+    },
     #[error("{what}")]
     Netlink { what: String, source: io::Error },
     #[error("firewalld: {what}")]

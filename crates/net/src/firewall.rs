@@ -1,13 +1,17 @@
-//! The instance's nftables table: which rules it has, and how published ports get into it.
+//! The instance's nftables tables: which rules they have, and how networks and published ports
+//! get into them.
 //!
 //! ```text
 //! packet for a host's address ─► prerouting/output: maps `addressed`, `ports` ─► DNAT
-//!                                forward:     to the bridge only established, DNAT, or from it
+//!                                forward:     to a bridge only established, DNAT, `open`, or
+//!                                             from the same bridge
 //!                                postrouting: masquerade what leaves, loopback and hairpins
 //! ```
 //!
-//! A published port is an element of a hash map, so that the ten-thousandth costs a packet
-//! nothing. All else is fixed when the instance starts.
+//! A network is some elements of sets, and a published port one of a hash map, so that the
+//! two-hundredth network and the ten-thousandth port cost a packet nothing. The rules are fixed
+//! when the instance starts. One table is for IPv4, the other, which is there only while a
+//! network has IPv6, for that.
 
 use std::net::IpAddr;
 
@@ -15,48 +19,74 @@ use berth_sys::netlink::Error;
 use berth_sys::netlink::Socket;
 use berth_sys::nft::{
     self, Batch, Chain, Element, Expression, Family, Field, Hook, HookPoint, Map, MetaKey, Rule,
-    Table, Verdict, concatenate,
+    Table, Verdict, concatenate, interface_name,
 };
 
-use crate::address::Cidr;
+use crate::address::Address;
 use crate::endpoint::Endpoint;
+use crate::network::{GatewayMode, Network};
 
 mod firewalld;
 pub mod foreign;
 pub mod live;
+mod parts;
+
+use parts::*;
 
 /// Published at one address: address, protocol, port to address, port.
 const ADDRESSED: &str = "addressed";
 /// Published at all addresses: protocol, port to address, port.
 const PORTS: &str = "ports";
+/// Reached without translation, in networks that are routed: address, protocol, port.
+const OPEN: &str = "open";
+/// All bridges.
+const BRIDGES: &str = "bridges";
+/// Each bridge with itself.
+const SAME: &str = "same";
+/// Those of them whose containers may reach each other.
+const WITHIN: &str = "within";
+/// Bridges that nothing passes, in or out.
+const INTERNAL: &str = "internal";
+/// Bridges whose containers leave with the host's address.
+const MASQUERADED: &str = "masqueraded";
+/// Bridges whose containers are pinged from anywhere.
+const ROUTED: &str = "routed";
+const NETWORK_SETS: [&str; 6] = [BRIDGES, SAME, WITHIN, INTERNAL, MASQUERADED, ROUTED];
+const PORT_MAPS: [&str; 3] = [ADDRESSED, PORTS, OPEN];
 /// The comment of the rule that keeps the host from becoming a router.
 const GUARD: &str = "the host does not route for others";
 
-/// What the table depends on.
+/// What a table's rules depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inputs {
     pub instance: String,
-    pub bridge: String,
-    pub subnet: Cidr,
-    pub icc: bool,
-    pub masquerade: bool,
+    /// `Ip` or `Ip6`.
+    pub family: Family,
     /// Forwarding was off before us: forward for bridges only, as Docker's `FORWARD policy drop`
     /// in that case, but sparing the bridges of others.
     pub guard: bool,
 }
 
-/// The table's content, without the published ports.
+/// A table's content, without the networks and the published ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     pub table: String,
+    pub family: Family,
     pub chains: Vec<Chain>,
     pub maps: Vec<Map>,
     pub rules: Vec<Rule>,
 }
 
-/// Decides the table's content.
+/// What the sets and maps are filled with.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub networks: Vec<Network>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Decides a table's rules.
 pub fn plan(inputs: &Inputs) -> Ruleset {
-    let Inputs { bridge, subnet, .. } = inputs;
+    let family = inputs.family;
     let base = |name: &str, kind, point, priority| Chain {
         name: name.to_owned(),
         hook: Some(Hook {
@@ -73,18 +103,6 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
         base("postrouting", "nat", HookPoint::Postrouting, 100),
         base("forward", "filter", HookPoint::Forward, 0),
     ];
-    let maps = vec![
-        Map {
-            name: ADDRESSED.to_owned(),
-            key: vec![Field::Ipv4Address, Field::Protocol, Field::Port],
-            data: vec![Field::Ipv4Address, Field::Port],
-        },
-        Map {
-            name: PORTS.to_owned(),
-            key: vec![Field::Protocol, Field::Port],
-            data: vec![Field::Ipv4Address, Field::Port],
-        },
-    ];
     let mut rules = Vec::new();
     let mut rule = |chain: &str, comment: Option<&str>, parts: &[Vec<Expression>]| {
         let comment = comment.map(str::to_owned);
@@ -95,58 +113,95 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
         });
     };
 
-    // With route_localnet a container could reach the host's loopback, or pretend to be it.
-    let foreign_loopback = Some("loopback addresses that did not come from lo");
-    rule(
-        "martian",
-        foreign_loopback,
-        &[not(input("lo")), to(LOOPBACK), verdict(Verdict::Drop)],
-    );
-    rule(
-        "martian",
-        foreign_loopback,
-        &[not(input("lo")), from(LOOPBACK), verdict(Verdict::Drop)],
-    );
+    if family == Family::Ip {
+        // With route_localnet a container could reach the host's loopback, or pretend to be it.
+        // The kernel itself never lets ::1 in or out.
+        let foreign_loopback = Some("loopback addresses that did not come from lo");
+        for match_loopback in [to(LOOPBACK), from(LOOPBACK)] {
+            rule(
+                "martian",
+                foreign_loopback,
+                &[not(input("lo")), match_loopback, verdict(Verdict::Drop)],
+            );
+        }
+    }
 
     for chain in ["prerouting", "output"] {
-        rule(chain, None, &[to_this_host(), look_up_addressed()]);
-        rule(chain, None, &[to_this_host(), look_up_port()]);
+        if family == Family::Ip6 {
+            // Nothing else than the relay can answer with these.
+            for unroutable in [LOOPBACK6, LINK_LOCAL6] {
+                rule(chain, None, &[to(unroutable), verdict(Verdict::Accept)]);
+            }
+        }
+        rule(chain, None, &[to_this_host(), look_up_addressed(family)]);
+        rule(chain, None, &[to_this_host(), look_up_port(family)]);
     }
 
     let masquerade = || vec![Expression::Masquerade];
-    if inputs.masquerade {
+    let accept = || verdict(Verdict::Accept);
+    let drop = || verdict(Verdict::Drop);
+    if family == Family::Ip {
+        // 127.0.0.1 means something else to the container.
         rule(
             "postrouting",
             None,
-            &[from(*subnet), not(output(bridge)), masquerade()],
+            &[from(LOOPBACK), output_among(BRIDGES), masquerade()],
         );
     }
-    // 127.0.0.1 means something else to the container; and a container that calls its own
-    // network's published port must get the answer by way of the host.
+    // A container that calls its own network's published port must get the answer by way of the
+    // host.
     rule(
         "postrouting",
         None,
-        &[from(LOOPBACK), output(bridge), masquerade()],
+        &[among(SAME), translated(), masquerade()],
     );
+    // With br_netfilter the bridge itself gives the packet back, which then came in by nothing.
+    let bridged = Some("published ports, by way of a bridge that is filtered");
+    rule(
+        "postrouting",
+        bridged,
+        &[
+            input(""),
+            output_among(BRIDGES),
+            translated(),
+            not(from_this_host()),
+            masquerade(),
+        ],
+    );
+    rule("postrouting", None, &[among(SAME), accept()]);
     rule(
         "postrouting",
         None,
-        &[from(*subnet), output(bridge), translated(), masquerade()],
+        &[input_among(MASQUERADED), masquerade()],
     );
 
-    let accept = || verdict(Verdict::Accept);
-    rule("forward", None, &[output(bridge), established(), accept()]);
-    rule("forward", None, &[output(bridge), translated(), accept()]);
-    if inputs.icc {
-        rule("forward", None, &[input(bridge), output(bridge), accept()]);
-    }
-    let unpublished = Some("ports that are not published");
     rule(
         "forward",
-        unpublished,
-        &[output(bridge), verdict(Verdict::Drop)],
+        None,
+        &[output_among(BRIDGES), established(), accept()],
     );
-    rule("forward", None, &[input(bridge), accept()]);
+    rule("forward", None, &[among(WITHIN), accept()]);
+    let internal = Some("internal networks have no way out, and none in");
+    rule("forward", internal, &[input_among(INTERNAL), drop()]);
+    rule("forward", internal, &[output_among(INTERNAL), drop()]);
+    rule(
+        "forward",
+        None,
+        &[output_among(BRIDGES), translated(), accept()],
+    );
+    rule(
+        "forward",
+        None,
+        &[output_among(BRIDGES), look_up_open(family), accept()],
+    );
+    rule(
+        "forward",
+        None,
+        &[output_among(ROUTED), echo_request(family), accept()],
+    );
+    let unpublished = Some("ports that are not published");
+    rule("forward", unpublished, &[output_among(BRIDGES), drop()]);
+    rule("forward", None, &[input_among(BRIDGES), accept()]);
     if inputs.guard {
         rule(
             "forward",
@@ -158,21 +213,55 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
             None,
             &[kind(MetaKey::OutputKind, "bridge"), accept()],
         );
-        rule("forward", Some(GUARD), &[verdict(Verdict::Drop)]);
+        rule("forward", Some(GUARD), &[drop()]);
     }
     Ruleset {
         table: inputs.instance.clone(),
+        family,
         chains,
-        maps,
+        maps: maps(family),
         rules,
     }
 }
 
-/// Makes the table's chains and rules these. The published ports of an earlier daemon stay, so
-/// that a restart is not noticed, unless the table is of another make.
-pub fn apply(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
-    let table = table(&ruleset.table);
-    let fill = |batch: &mut Batch, flush: bool| {
+fn maps(family: Family) -> Vec<Map> {
+    let address = match family {
+        Family::Ip6 => Field::Ipv6Address,
+        Family::Ip | Family::Inet => Field::Ipv4Address,
+    };
+    let map = |name: &str, key: &[Field], data: &[Field]| Map {
+        name: name.to_owned(),
+        key: key.to_vec(),
+        data: data.to_vec(),
+    };
+    let (one, two) = ([Field::Interface], [Field::Interface; 2]);
+    vec![
+        map(
+            ADDRESSED,
+            &[address, Field::Protocol, Field::Port],
+            &[address, Field::Port],
+        ),
+        map(
+            PORTS,
+            &[Field::Protocol, Field::Port],
+            &[address, Field::Port],
+        ),
+        map(OPEN, &[address, Field::Protocol, Field::Port], &[]),
+        map(BRIDGES, &one, &[]),
+        map(SAME, &two, &[]),
+        map(WITHIN, &two, &[]),
+        map(INTERNAL, &one, &[]),
+        map(MASQUERADED, &one, &[]),
+        map(ROUTED, &one, &[]),
+    ]
+}
+
+/// Makes the table's chains and rules these. With `contents` the sets and maps are those of
+/// exactly these; without, they stay, so that a restart is not noticed, and `network` is added:
+/// unless the table is of another make.
+pub fn apply(socket: &mut Socket, ruleset: &Ruleset, fill: Fill<'_>) -> Result<(), Error> {
+    let table = ruleset.names();
+    let make = |batch: &mut Batch, flush: bool| {
         batch.add_table(table);
         for chain in &ruleset.chains {
             batch.add_chain(table, chain);
@@ -186,31 +275,43 @@ pub fn apply(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
         for rule in &ruleset.rules {
             batch.add_rule(table, rule);
         }
+        match fill {
+            Fill::Beside(network) => include(batch, table, network),
+            Fill::Exactly(contents) => refill(batch, table, contents),
+        }
     };
     let mut kept = Batch::new();
-    fill(&mut kept, true);
+    make(&mut kept, true);
     if kept.commit(socket).is_ok() {
         return Ok(());
     }
     let mut anew = Batch::new();
     anew.add_table(table);
     anew.delete_table(table);
-    fill(&mut anew, false);
+    make(&mut anew, false);
     anew.commit(socket)
 }
 
+/// What a table's sets and maps have after [`apply`].
+#[derive(Debug, Clone, Copy)]
+pub enum Fill<'a> {
+    /// What they had, and this network.
+    Beside(&'a Network),
+    Exactly(&'a Contents),
+}
+
 /// Removes the table. It is no error if it is gone.
-pub fn remove(socket: &mut Socket, instance: &str) -> Result<(), Error> {
+pub fn remove(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
     let mut batch = Batch::new();
-    batch.add_table(table(instance));
-    batch.delete_table(table(instance));
+    batch.add_table(ruleset.names());
+    batch.delete_table(ruleset.names());
     batch.commit(socket)
 }
 
 /// Whether the table has all its rules.
 pub fn is_whole(socket: &mut Socket, ruleset: &Ruleset) -> Result<bool, Error> {
     for chain in &ruleset.chains {
-        let there = nft::rules(socket, Family::Ip, &ruleset.table, &chain.name)?.len();
+        let there = nft::rules(socket, ruleset.family, &ruleset.table, &chain.name)?.len();
         let planned = ruleset
             .rules
             .iter()
@@ -224,214 +325,147 @@ pub fn is_whole(socket: &mut Socket, ruleset: &Ruleset) -> Result<bool, Error> {
 }
 
 /// Whether the instance's table keeps the host from routing: it was made when forwarding was off.
-pub fn is_guarded(socket: &mut Socket, instance: &str) -> Result<bool, Error> {
-    let rules = nft::rules(socket, Family::Ip, instance, "forward")?;
+pub fn is_guarded(socket: &mut Socket, family: Family, instance: &str) -> Result<bool, Error> {
+    let rules = nft::rules(socket, family, instance, "forward")?;
     Ok(rules
         .iter()
         .any(|rule| rule.comment.as_deref() == Some(GUARD)))
 }
 
-/// Publishes the endpoint's ports.
-pub fn publish(socket: &mut Socket, instance: &str, endpoint: &Endpoint) -> Result<(), Error> {
-    let elements = elements(std::slice::from_ref(endpoint));
+/// Adds a network.
+pub fn add_network(socket: &mut Socket, ruleset: &Ruleset, network: &Network) -> Result<(), Error> {
     let mut batch = Batch::new();
-    batch.add_elements(table(instance), ADDRESSED, &elements.addressed);
-    batch.add_elements(table(instance), PORTS, &elements.ports);
+    include(&mut batch, ruleset.names(), network);
+    batch.commit(socket)
+}
+
+/// Takes a network's elements back.
+pub fn remove_network(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    network: &Network,
+) -> Result<(), Error> {
+    let table = ruleset.names();
+    let mut batch = Batch::new();
+    for (set, element) in network_elements(table.family, network) {
+        batch.delete_elements(table, set, &[element]);
+    }
+    batch.commit(socket)
+}
+
+/// Publishes the endpoint's ports.
+pub fn publish(socket: &mut Socket, ruleset: &Ruleset, endpoint: &Endpoint) -> Result<(), Error> {
+    let table = ruleset.names();
+    let mut batch = Batch::new();
+    for (map, elements) in port_elements(table.family, std::slice::from_ref(endpoint)) {
+        batch.add_elements(table, map, &elements);
+    }
     batch.commit(socket)
 }
 
 /// Takes the endpoint's ports back.
-pub fn withdraw(socket: &mut Socket, instance: &str, endpoint: &Endpoint) -> Result<(), Error> {
-    let elements = elements(std::slice::from_ref(endpoint));
+pub fn withdraw(socket: &mut Socket, ruleset: &Ruleset, endpoint: &Endpoint) -> Result<(), Error> {
+    let table = ruleset.names();
     let mut batch = Batch::new();
-    batch.delete_elements(table(instance), ADDRESSED, &elements.addressed);
-    batch.delete_elements(table(instance), PORTS, &elements.ports);
+    for (map, elements) in port_elements(table.family, std::slice::from_ref(endpoint)) {
+        batch.delete_elements(table, map, &elements);
+    }
     batch.commit(socket)
 }
 
-/// Makes the published ports exactly those of these endpoints, in one step.
-pub fn publish_only(
-    socket: &mut Socket,
-    instance: &str,
-    endpoints: &[Endpoint],
-) -> Result<(), Error> {
-    let elements = elements(endpoints);
+/// Makes networks and published ports exactly these, in one step.
+pub fn fill(socket: &mut Socket, ruleset: &Ruleset, contents: &Contents) -> Result<(), Error> {
     let mut batch = Batch::new();
-    batch.flush_map(table(instance), ADDRESSED);
-    batch.flush_map(table(instance), PORTS);
-    batch.add_elements(table(instance), ADDRESSED, &elements.addressed);
-    batch.add_elements(table(instance), PORTS, &elements.ports);
+    refill(&mut batch, ruleset.names(), contents);
     batch.commit(socket)
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Elements {
-    addressed: Vec<Element>,
-    ports: Vec<Element>,
+impl Ruleset {
+    fn names(&self) -> Table<'_> {
+        Table {
+            family: self.family,
+            name: &self.table,
+        }
+    }
 }
 
-/// IPv6 bindings are the relay's.
-fn elements(endpoints: &[Endpoint]) -> Elements {
-    let mut elements = Elements::default();
+fn include(batch: &mut Batch, table: Table<'_>, network: &Network) {
+    for (set, element) in network_elements(table.family, network) {
+        batch.include_elements(table, set, &[element]);
+    }
+}
+
+fn refill(batch: &mut Batch, table: Table<'_>, contents: &Contents) {
+    for name in NETWORK_SETS.iter().chain(&PORT_MAPS) {
+        batch.flush_map(table, name);
+    }
+    for network in &contents.networks {
+        include(batch, table, network);
+    }
+    for (map, elements) in port_elements(table.family, &contents.endpoints) {
+        batch.add_elements(table, map, &elements);
+    }
+}
+
+/// What a network is in the sets of this family's table.
+fn network_elements(family: Family, network: &Network) -> Vec<(&'static str, Element)> {
+    let (masquerades, mode) = match family {
+        Family::Ip6 => (network.masquerades_v6(), network.gateway_modes.v6),
+        Family::Ip | Family::Inet => (network.masquerades_v4(), network.gateway_modes.v4),
+    };
+    let name = interface_name(&network.bridge);
+    let twice = concatenate(&[&name, &name]);
+    let key = |key: &[u8]| Element {
+        key: key.to_vec(),
+        data: Vec::new(),
+    };
+    let sets = [
+        (true, BRIDGES, key(&name)),
+        (true, SAME, key(&twice)),
+        (network.icc, WITHIN, key(&twice)),
+        (network.internal, INTERNAL, key(&name)),
+        (masquerades, MASQUERADED, key(&name)),
+        (mode == GatewayMode::Routed, ROUTED, key(&name)),
+    ];
+    let wanted = sets.into_iter().filter(|(wanted, ..)| *wanted);
+    wanted.map(|(_, set, element)| (set, element)).collect()
+}
+
+/// What published ports are in the maps of this family's table.
+fn port_elements(family: Family, endpoints: &[Endpoint]) -> [(&'static str, Vec<Element>); 3] {
+    let (mut addressed, mut ports, mut open) = (Vec::new(), Vec::new(), Vec::new());
     for endpoint in endpoints {
+        let own = match family {
+            Family::Ip6 => endpoint.ipv6.map(Address::bytes),
+            Family::Ip | Family::Inet => endpoint.ipv4.map(Address::bytes),
+        };
+        // What comes by a family that the container lacks is the relay's.
+        let Some(own) = own else { continue };
         for binding in &endpoint.ports {
-            let IpAddr::V4(host) = binding.host_ip else {
+            if binding.host_ip.is_ipv6() != (family == Family::Ip6) {
                 continue;
-            };
+            }
             let protocol = [binding.protocol.number()];
             let port = binding.host_port.to_be_bytes();
             let target = binding.container_port.to_be_bytes();
-            let data = concatenate(&[&endpoint.ipv4.octets(), &target]);
-            if host.is_unspecified() {
-                elements.ports.push(Element {
-                    key: concatenate(&[&protocol, &port]),
-                    data,
-                });
+            let data = concatenate(&[&own, &target]);
+            if binding.host_ip.is_unspecified() {
+                let key = concatenate(&[&protocol, &port]);
+                ports.push(Element { key, data });
             } else {
-                let key = concatenate(&[&host.octets(), &protocol, &port]);
-                elements.addressed.push(Element { key, data });
+                let host = match binding.host_ip {
+                    IpAddr::V4(host) => host.bytes(),
+                    IpAddr::V6(host) => host.bytes(),
+                };
+                let key = concatenate(&[&host, &protocol, &port]);
+                addressed.push(Element { key, data });
             }
         }
+        for (protocol, port) in &endpoint.open {
+            let key = concatenate(&[&own, &[protocol.number()], &port.to_be_bytes()]);
+            let data = Vec::new();
+            open.push(Element { key, data });
+        }
     }
-    elements
-}
-
-fn table(instance: &str) -> Table<'_> {
-    Table {
-        family: Family::Ip,
-        name: instance,
-    }
-}
-
-const LOOPBACK: Cidr = Cidr::new(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
-/// `NFT_REG32_00` and its followers: words of four bytes.
-const REGISTERS: [u32; 3] = [8, 9, 10];
-/// Length of an interface's name in the kernel, `IFNAMSIZ`.
-const NAME_BYTES: usize = 16;
-
-fn verdict(verdict: Verdict) -> Vec<Expression> {
-    vec![Expression::Verdict(verdict)]
-}
-
-fn input(name: &str) -> Vec<Expression> {
-    kind(MetaKey::InputName, name)
-}
-
-fn output(name: &str) -> Vec<Expression> {
-    kind(MetaKey::OutputName, name)
-}
-
-fn kind(key: MetaKey, name: &str) -> Vec<Expression> {
-    let mut padded = name.as_bytes().to_vec();
-    padded.resize(NAME_BYTES, 0);
-    vec![
-        Expression::Meta {
-            key,
-            register: REGISTERS[0],
-        },
-        Expression::Equal(padded),
-    ]
-}
-
-/// Turns the comparison at the end round.
-fn not(mut expressions: Vec<Expression>) -> Vec<Expression> {
-    if let Some(Expression::Equal(value)) = expressions.pop() {
-        expressions.push(Expression::NotEqual(value));
-    }
-    expressions
-}
-
-fn from(subnet: Cidr) -> Vec<Expression> {
-    address(12, subnet)
-}
-
-fn to(subnet: Cidr) -> Vec<Expression> {
-    address(16, subnet)
-}
-
-fn address(offset: u32, subnet: Cidr) -> Vec<Expression> {
-    let network = subnet.network().address.octets().to_vec();
-    vec![
-        Expression::NetworkHeader {
-            offset,
-            length: 4,
-            register: REGISTERS[0],
-        },
-        Expression::MaskBytes(subnet.mask().to_be_bytes().to_vec()),
-        Expression::Equal(network),
-    ]
-}
-
-fn to_this_host() -> Vec<Expression> {
-    const RTN_LOCAL: u32 = 2;
-    vec![
-        Expression::DestinationKind,
-        Expression::Equal(RTN_LOCAL.to_ne_bytes().to_vec()),
-    ]
-}
-
-fn established() -> Vec<Expression> {
-    const ESTABLISHED: u32 = 1 << 1;
-    const RELATED: u32 = 1 << 2;
-    any_of(Expression::ConnectionState, ESTABLISHED | RELATED)
-}
-
-fn translated() -> Vec<Expression> {
-    const IPS_DST_NAT: u32 = 1 << 5;
-    any_of(Expression::ConnectionStatus, IPS_DST_NAT)
-}
-
-fn any_of(load: Expression, bits: u32) -> Vec<Expression> {
-    vec![
-        load,
-        Expression::Mask(bits),
-        Expression::NotEqual(vec![0; 4]),
-    ]
-}
-
-fn look_up_addressed() -> Vec<Expression> {
-    vec![
-        Expression::NetworkHeader {
-            offset: 16,
-            length: 4,
-            register: REGISTERS[0],
-        },
-        Expression::Meta {
-            key: MetaKey::Protocol,
-            register: REGISTERS[1],
-        },
-        destination_port(REGISTERS[2]),
-        Expression::LookUp {
-            map: ADDRESSED.to_owned(),
-        },
-        Expression::Dnat {
-            address: REGISTERS[0],
-            port: REGISTERS[1],
-        },
-    ]
-}
-
-fn look_up_port() -> Vec<Expression> {
-    vec![
-        Expression::Meta {
-            key: MetaKey::Protocol,
-            register: REGISTERS[0],
-        },
-        destination_port(REGISTERS[1]),
-        Expression::LookUp {
-            map: PORTS.to_owned(),
-        },
-        Expression::Dnat {
-            address: REGISTERS[0],
-            port: REGISTERS[1],
-        },
-    ]
-}
-
-fn destination_port(register: u32) -> Expression {
-    Expression::TransportHeader {
-        offset: 2,
-        length: 2,
-        register,
-    }
+    [(ADDRESSED, addressed), (PORTS, ports), (OPEN, open)]
 }

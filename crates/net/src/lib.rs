@@ -16,12 +16,17 @@ pub mod files;
 pub mod firewall;
 mod namespace;
 mod net;
+mod network;
 mod ports;
 mod reaper;
 pub mod relay;
 mod watch;
 
 pub use config::{BridgeConfig, Config, Firewall};
-pub use endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
+pub use endpoint::{Endpoint, EndpointRequest, Gateway, PortBinding, PortRequest, Protocol};
 pub use error::{Error, Holder};
 pub use net::{BridgeInfo, Net};
+pub use network::{
+    DEFAULT_NETWORK, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet, Subnet6,
+    SubnetRequest,
+};

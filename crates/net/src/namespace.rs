@@ -8,7 +8,7 @@
 //! asked for one, and makes the next when it has nothing else to do.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -28,15 +28,18 @@ const START: Duration = Duration::from_millis(30);
 /// The loopback's index in every namespace.
 const LOOPBACK: u32 = 1;
 
-/// What the container's interface is given.
-#[derive(Debug, Clone, Copy)]
+/// What a container's interface is given.
+#[derive(Debug, Clone)]
 pub struct Interface {
-    pub name: &'static str,
-    pub address: Ipv4Addr,
-    pub prefix: u8,
-    pub gateway: Ipv4Addr,
+    pub name: String,
+    /// Each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Where the default routes lead.
+    pub gateways: Vec<IpAddr>,
     /// Tell the neighbours: the hardware address does not follow from the IP address.
     pub announce: bool,
+    /// Paths below `/proc/sys`, with `IFNAME` for the name, and their values.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// Where the thread works from: a namespace, and the queue of the thread that lives in it.
@@ -49,8 +52,12 @@ enum Job {
     Create(SyncSender<io::Result<OwnedFd>>),
     /// Nobody's order: the thread has the time to make a spare one.
     Provide,
-    Configure(OwnedFd, Interface, SyncSender<io::Result<()>>),
+    Visit(OwnedFd, Task),
 }
+
+/// Done inside a namespace, if it could be entered; gives what is to be done at home.
+type Task = Box<dyn FnOnce(io::Result<()>) -> Answer + Send>;
+type Answer = Box<dyn FnOnce()>;
 
 /// The namespace that is kept ready.
 enum Spare {
@@ -76,8 +83,24 @@ impl Visitor {
 
     /// Brings the interface up that a veth pair left in the namespace.
     pub fn configure(&self, namespace: impl AsFd, interface: Interface) -> io::Result<()> {
+        self.visit(namespace, move || configure(&interface))
+    }
+
+    /// Does something inside the namespace.
+    pub fn visit<T: Send + 'static>(
+        &self,
+        namespace: impl AsFd,
+        task: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let namespace = namespace.as_fd().try_clone_to_owned()?;
-        self.call(|reply| Job::Configure(namespace, interface, reply))
+        self.call(|reply| {
+            let task = move |entered: io::Result<()>| {
+                let done = entered.and_then(|()| task());
+                let answer = move || drop(reply.send(done));
+                Box::new(answer) as Answer
+            };
+            Job::Visit(namespace, Box::new(task))
+        })
     }
 
     fn call<T>(&self, job: impl FnOnce(SyncSender<io::Result<T>>) -> Job) -> io::Result<T> {
@@ -141,11 +164,11 @@ fn work(home: &OwnedFd, jobs: &Receiver<Job>) {
                 spare = create().map_or(Spare::Unwanted, Spare::Ready);
                 netns::enter(home)
             }
-            Job::Configure(namespace, interface, reply) => {
-                let done = netns::enter(&namespace).and_then(|()| configure(interface));
+            Job::Visit(namespace, task) => {
+                let answer = task(netns::enter(&namespace));
                 let back = netns::enter(home);
                 drop(namespace);
-                let _ = reply.send(done);
+                answer();
                 pause = LULL;
                 back
             }
@@ -169,19 +192,31 @@ fn create() -> io::Result<OwnedFd> {
     Ok(namespace)
 }
 
-fn configure(interface: Interface) -> io::Result<()> {
+fn configure(interface: &Interface) -> io::Result<()> {
     let Interface {
         name,
-        address,
-        prefix,
-        gateway,
+        addresses,
+        gateways,
         announce,
+        sysctls,
     } = interface;
-    if announce {
+    if *announce {
         std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"), "1")?;
+    }
+    for (path, value) in sysctls {
+        write_sysctl(&path.replace("IFNAME", name), value)?;
     }
     let mut socket = Socket::route()?;
     let link = route::link(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
-    route::configure(&mut socket, link.index, address, prefix, Some(gateway))?;
+    route::configure(&mut socket, link.index, addresses, gateways)?;
     Ok(())
+}
+
+fn write_sysctl(path: &str, value: &str) -> io::Result<()> {
+    let path = std::path::Path::new(path);
+    let plain = |part| matches!(part, std::path::Component::Normal(_));
+    if !path.components().all(plain) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    std::fs::write(std::path::Path::new("/proc/sys").join(path), value)
 }

@@ -9,42 +9,44 @@
 //! flushed table, a killed relay) is made again from them.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use berth_sys::netlink::route::PortMode;
 use berth_sys::netlink::{Socket, route};
+use berth_sys::nft::Family;
 
 use crate::address::Cidr;
-use crate::bridge::{self, Bridge, failed, mac_of};
+use crate::bridge::{self, failed, mac_of};
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest};
 use crate::error::Error;
-use crate::firewall;
-use crate::firewall::live::Live;
+use crate::firewall::live::{Live, Present};
+use crate::firewall::{self, Contents};
 use crate::namespace::{Interface, Visitor};
+use crate::network::{DEFAULT_NETWORK, Network};
 use crate::ports;
 use crate::reaper::Reaper;
-use crate::relay::{Connected, Kept, Publication};
+use crate::relay::{self, Connected, Kept, Publication};
 
-mod endpoints;
+mod gateway;
+mod hosts;
 mod interface;
+mod networks;
+mod state;
 
-use endpoints::Endpoints;
+use state::{Known, Place, State};
 
-/// The container's interface.
-const INTERFACE: &str = "eth0";
 const RELAY_SOCKET: &str = "relay.sock";
 
 /// The network of one instance. Thread safe; calls may block for some milliseconds.
 pub struct Net {
     config: Config,
-    bridge: Bridge,
     guard: bool,
     warnings: Vec<String>,
-    endpoints: Arc<Mutex<Endpoints>>,
+    state: Arc<Mutex<State>>,
     route: Mutex<Socket>,
     /// `None` without any rules of ours.
     firewall: Option<Live>,
@@ -91,31 +93,29 @@ impl Net {
         let visitor = Visitor::new().map_err(opening)?;
         let reaper = Reaper::start().map_err(opening)?;
         let mut warnings = Vec::new();
-        let bridge = bridge::ensure(&mut route, &config, &mut warnings)?;
+        let (network, bridge) = bridge::ensure(&mut route, &config, &mut warnings)?;
         let switched_on = config.ip_forward && bridge::forward()?;
         let instance = config.instance.as_str();
         let guard = switched_on
-            || firewall::is_guarded(&mut netfilter, instance)
+            || firewall::is_guarded(&mut netfilter, Family::Ip, instance)
                 .map_err(failed("look at the nftables table", instance))?;
-        let endpoints: Arc<Mutex<Endpoints>> = Arc::default();
-        let shared = endpoints.clone();
-        let connected: Connected = Arc::new(move || lock(&shared).all());
+        let state: Arc<Mutex<State>> = Arc::default();
+        lock(&state).add_network(Known::new(network.clone(), bridge));
         let mut live = None;
         if config.firewall != Firewall::Off {
             let inputs = firewall::Inputs {
                 instance: config.instance.clone(),
-                bridge: bridge.name.clone(),
-                subnet: bridge.address.network(),
-                icc: config.icc,
-                masquerade: config.masquerade,
+                family: Family::Ip,
                 guard,
             };
-            let opened = Live::open(netfilter, &inputs, &config, connected.clone())?;
+            let opened = Live::open(netfilter, &inputs, &config, &network, present(&state))?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
-            bridge::route_loopback(&bridge.name)?;
+            bridge::route_loopback(&network.bridge)?;
             warnings.extend(opened.warnings.iter().cloned());
             live = Some(opened);
         }
+        let shared = state.clone();
+        let connected: Connected = Arc::new(move || lock(&shared).all().cloned().collect());
         let socket = config.exec_root.join(RELAY_SOCKET);
         let relay = Kept::open(socket, Box::new(start_relay), connected);
         let relay = relay.map_err(relayed("start it"))?;
@@ -123,10 +123,9 @@ impl Net {
             tracing::warn!("{warning}");
         }
         Ok(Net {
-            bridge,
             guard,
             warnings,
-            endpoints,
+            state,
             route: Mutex::new(route),
             firewall: live,
             relay,
@@ -141,16 +140,28 @@ impl Net {
         self.warnings.clone()
     }
 
+    /// The default bridge.
     pub fn bridge(&self) -> BridgeInfo {
+        let state = lock(&self.state);
+        let known = state.network(DEFAULT_NETWORK);
+        let known = known.expect("the default bridge is added at the start and never removed");
+        let address = known.network.bridge_address();
+        let address = address.expect("the default bridge always has an address");
         BridgeInfo {
-            name: self.bridge.name.clone(),
-            subnet: self.bridge.address.network(),
-            gateway: self.bridge.address.address,
-            mtu: self.bridge.mtu,
-            icc: self.config.icc,
-            masquerade: self.config.masquerade,
+            name: known.bridge.name.clone(),
+            subnet: address.network(),
+            gateway: address.address,
+            mtu: known.bridge.mtu,
+            icc: known.network.icc,
+            masquerade: known.network.masquerade,
             user_managed: self.config.bridge.user_managed,
         }
+    }
+
+    /// A network as it was made; `None` if there is none of this id.
+    pub fn network(&self, id: &str) -> Option<Network> {
+        let state = lock(&self.state);
+        state.network(id).map(|known| known.network.clone())
     }
 
     /// A new network namespace with its loopback up; it lives as long as the descriptor or a
@@ -163,58 +174,41 @@ impl Net {
         })
     }
 
-    /// Gives the namespace an `eth0` on the bridge, an address and a default route, and publishes
-    /// the ports. All or nothing.
+    /// Gives the namespace an interface in the network, with addresses and default routes, and
+    /// publishes the ports. All or nothing.
     pub fn connect(&self, request: EndpointRequest<'_>) -> Result<Endpoint, Error> {
-        let container_id = request.container_id.to_owned();
-        let wanted = request.ipv4;
-        let ipv4 = lock(&self.endpoints).reserve(&container_id, wanted, self.bridge.address)?;
+        let (container_id, network) = (request.container_id, request.network);
+        let wanted = (request.ipv4, request.ipv6);
+        let place = lock(&self.state).reserve(container_id, network, wanted)?;
         let mut made = Made::default();
-        let connected = self.build(request, ipv4, &mut made);
-        match connected {
-            Ok(endpoint) => Ok(endpoint),
-            Err(error) => {
-                lock(&self.endpoints).remove(&container_id);
-                if !made.bindings.is_empty() {
-                    self.release_ports(&container_id);
-                }
-                if let Some(veth) = made.veth {
-                    self.drop_interface(veth);
-                }
-                lock(&self.endpoints).release(ipv4);
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes an endpoint away. Ports and rules are gone when it returns, the interface within two
-    /// seconds. Unknown ids are no error.
-    pub fn disconnect(&self, container_id: &str) -> Result<(), Error> {
-        let Some(endpoint) = lock(&self.endpoints).remove(container_id) else {
-            return Ok(());
+        let error = match self.build(&request, &place, &mut made) {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(error) => error,
         };
-        let mut result = Ok(());
-        if !endpoint.ports.is_empty() {
-            result = self
-                .firewall
-                .as_ref()
-                .map_or(Ok(()), |live| live.withdraw(&endpoint));
-            self.release_ports(container_id);
+        lock(&self.state).remove(container_id, network);
+        if !made.bindings.is_empty() {
+            self.release_ports(&relay::holder_name(container_id, network));
         }
-        self.drop_interface(endpoint.veth);
-        lock(&self.endpoints).release(endpoint.ipv4);
-        result
+        if let Some(veth) = made.veth {
+            self.drop_interface(veth);
+        }
+        let addresses = (place.v4.map(|v4| v4.address), place.v6.map(|v6| v6.address));
+        lock(&self.state).cancel(container_id, network, addresses);
+        Err(error)
     }
 
-    /// After a daemon's restart: makes the kernel's state exactly that of these endpoints.
-    pub fn restore(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        lock(&self.endpoints).replace(endpoints);
-        if let Some(live) = &self.firewall {
-            live.publish_connected()?;
-        }
-        let adopted = self.relay.adopt_connected();
-        adopted.map_err(relayed("hand it the ports"))?;
-        self.drop_unknown_interfaces(endpoints)
+    /// Takes an endpoint away, of a container that ends: ports and rules are gone when it
+    /// returns, the interface within two seconds. Unknown ids are no error.
+    pub fn disconnect(&self, container_id: &str, network: &str) -> Result<(), Error> {
+        self.leave(container_id, network, |veth| {
+            self.drop_interface(veth);
+            Ok(())
+        })
+    }
+
+    /// The same of a container that goes on: the interface is gone as well.
+    pub fn detach(&self, container_id: &str, network: &str) -> Result<(), Error> {
+        self.leave(container_id, network, |veth| self.delete_interface(&veth))
     }
 
     /// Waits until the interfaces of all disconnected containers are gone.
@@ -237,11 +231,18 @@ impl Net {
         if let Some(live) = self.firewall {
             keep(live.close());
         }
-        let name = self.bridge.name.as_str();
         let mut socket = lock(&self.route);
-        if !self.config.bridge.user_managed {
-            let removed = route::delete_link(&mut socket, self.bridge.index);
-            keep(removed.map_err(failed("remove the bridge", name)));
+        let names: Vec<String> = lock(&self.state)
+            .networks()
+            .filter(|known| {
+                // The default bridge of an older daemon is not marked as ours.
+                known.network.id != DEFAULT_NETWORK || !self.config.bridge.user_managed
+            })
+            .map(|known| known.bridge.name.clone())
+            .collect();
+        for name in names {
+            let group = bridge::group(&self.config.instance);
+            keep(bridge::remove(&mut socket, &name, group));
         }
         if self.guard && !other_bridges(&mut socket) {
             keep(bridge::stop_forwarding());
@@ -249,67 +250,91 @@ impl Net {
         first
     }
 
+    fn leave(
+        &self,
+        container_id: &str,
+        network: &str,
+        end: impl FnOnce(String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(endpoint) = lock(&self.state).remove(container_id, network) else {
+            return Ok(());
+        };
+        let mut result = Ok(());
+        if !endpoint.ports.is_empty() || !endpoint.open.is_empty() {
+            result = self
+                .firewall
+                .as_ref()
+                .map_or(Ok(()), |live| live.withdraw(&endpoint));
+        }
+        if !endpoint.ports.is_empty() {
+            self.release_ports(&relay::holder_name(container_id, network));
+        }
+        let ended = end(endpoint.veth);
+        let addresses = (endpoint.ipv4, endpoint.ipv6);
+        lock(&self.state).release(network, addresses);
+        result.and(ended)
+    }
+
     fn build(
         &self,
-        request: EndpointRequest<'_>,
-        ipv4: Ipv4Addr,
+        request: &EndpointRequest<'_>,
+        place: &Place,
         made: &mut Made,
     ) -> Result<Endpoint, Error> {
         let EndpointRequest {
             container_id,
             netns,
+            interface,
             mac,
-            ports,
             ..
-        } = request;
+        } = *request;
+        let (network, bridge) = (&place.network, &place.bridge);
         let relay = self.relay.generation();
-        if !ports.is_empty() {
-            made.bindings = self.bind(container_id, ipv4, &ports)?;
+        let addresses: Vec<IpAddr> = [
+            place.v4.map(|v4| IpAddr::V4(v4.address)),
+            place.v6.map(|v6| IpAddr::V6(v6.address)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let first = addresses.first().copied();
+        let first = first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        if !request.ports.is_empty() {
+            made.bindings = self.bind(request, network, first)?;
         }
-        let address = mac.unwrap_or_else(|| mac_of(ipv4));
-        let veth = self.create_veth(netns, address)?;
+        let address = mac.unwrap_or_else(|| mac_of(first));
+        let veth = self.create_veth(bridge, netns, interface, address)?;
         made.veth = Some(veth.clone());
-        // A container that calls its own published port is routed to the bridge and back; with
-        // br_netfilter the bridge does that itself, and must give the frame back where it came
-        // from. Isolation is the bridge's, since the firewall sees only what is routed.
-        let mode = PortMode {
-            hairpin: !made.bindings.is_empty(),
-            isolated: !self.config.icc,
-        };
-        if mode != PortMode::default() {
-            self.set_port_mode(&veth, mode)?;
-        }
+        self.set_mode_of(&veth, network, !made.bindings.is_empty())?;
         let endpoint = Endpoint {
             container_id: container_id.to_owned(),
-            ipv4,
-            prefix: self.bridge.address.prefix,
-            gateway: self.bridge.address.address,
+            network: network.id.clone(),
+            interface: interface.to_owned(),
+            ipv4: place.v4.map(|v4| v4.address),
+            prefix: place.v4.map_or(0, |v4| v4.prefix),
+            gateway: place.v4.and_then(|v4| v4.gateway),
+            ipv6: place.v6.map(|v6| v6.address),
+            prefix6: place.v6.map_or(0, |v6| v6.prefix),
+            gateway6: place.v6.and_then(|v6| v6.gateway),
             mac: address,
             ports: made.bindings.clone(),
+            open: Vec::new(),
             veth,
         };
-        let interface = Interface {
-            name: INTERFACE,
-            address: ipv4,
-            prefix: endpoint.prefix,
-            gateway: endpoint.gateway,
-            announce: mac.is_some(),
-        };
         self.visitor
-            .configure(netns, interface)
+            .configure(netns, interface_of(request, &endpoint))
             .map_err(|source| Error::Netlink {
-                what: format!("set up {INTERFACE} in the container"),
+                what: format!("set up {interface} in the container"),
                 source,
             })?;
         self.await_carrier(&endpoint.veth)?;
-        self.await_carrier(&self.bridge.name)?;
+        self.await_carrier(&bridge.name)?;
         if mac.is_some() {
-            // The host may remember the address's last holder.
-            let forgotten =
-                route::forget_neighbour(&mut lock(&self.route), self.bridge.index, ipv4);
-            forgotten.map_err(failed("forget the neighbour on", &self.bridge.name))?;
+            for address in addresses {
+                self.forget_neighbour(bridge, address)?;
+            }
         }
-        lock(&self.endpoints).insert(endpoint.clone());
+        lock(&self.state).insert(endpoint.clone());
         if self.relay.generation() != relay {
             // A relay that was started meanwhile does not know these ports.
             let adopted = self.relay.adopt_connected();
@@ -325,21 +350,32 @@ impl Net {
         Ok(endpoint)
     }
 
+    /// A container that calls its own published port is routed to the bridge and back; with
+    /// br_netfilter the bridge does that itself, and must give the frame back where it came from.
+    /// Isolation is the bridge's, since the firewall sees only what is routed.
+    fn set_mode_of(&self, veth: &str, network: &Network, publishes: bool) -> Result<(), Error> {
+        let mode = PortMode {
+            hairpin: publishes,
+            isolated: !network.icc,
+        };
+        if mode == PortMode::default() {
+            return Ok(());
+        }
+        self.set_port_mode(veth, mode)
+    }
+
     fn bind(
         &self,
-        container_id: &str,
-        target: Ipv4Addr,
-        requests: &[PortRequest],
+        request: &EndpointRequest<'_>,
+        network: &Network,
+        target: IpAddr,
     ) -> Result<Vec<PortBinding>, Error> {
-        let default = self.config.default_host_ip;
-        let ports = requests
-            .iter()
-            .map(|request| ports::wanted(request, default))
-            .collect();
+        let default = network.host_ip.unwrap_or(self.config.default_host_ip);
+        let wanted = |port: &PortRequest| ports::wanted(port, default);
         let publication = Publication {
-            container_id: container_id.to_owned(),
+            container_id: relay::holder_name(request.container_id, &network.id),
             target,
-            ports,
+            ports: request.ports.iter().map(wanted).collect(),
         };
         let answer = self.relay.publish(publication);
         let answer = answer.map_err(relayed("bind ports"))?;
@@ -348,10 +384,48 @@ impl Net {
 
     /// The endpoint is going away whatever the relay says; a later start of the relay leaves its
     /// ports out.
-    fn release_ports(&self, container_id: &str) {
-        if let Err(error) = self.relay.withdraw(container_id) {
-            tracing::warn!(%error, container_id, "release the ports");
+    fn release_ports(&self, holder: &str) {
+        if let Err(error) = self.relay.withdraw(holder) {
+            tracing::warn!(%error, holder, "release the ports");
         }
+    }
+}
+
+fn present(state: &Arc<Mutex<State>>) -> Present {
+    let shared = state.clone();
+    Arc::new(move || {
+        let state = lock(&shared);
+        Contents {
+            networks: state
+                .networks()
+                .map(|known| known.network.clone())
+                .collect(),
+            endpoints: state.all().cloned().collect(),
+        }
+    })
+}
+
+/// What the container's end of the pair is given.
+fn interface_of(request: &EndpointRequest<'_>, endpoint: &Endpoint) -> Interface {
+    let v4 = endpoint
+        .ipv4
+        .map(|ipv4| (IpAddr::V4(ipv4), endpoint.prefix));
+    let v6 = endpoint
+        .ipv6
+        .map(|ipv6| (IpAddr::V6(ipv6), endpoint.prefix6));
+    let for_link = request.link_local.iter().map(|address| {
+        let prefix = if address.is_ipv4() { 16 } else { 64 };
+        (*address, prefix)
+    });
+    let gateway = endpoint.gateway.filter(|_| request.gateway.v4);
+    let gateway6 = endpoint.gateway6.filter(|_| request.gateway.v6);
+    let gateways = [gateway.map(IpAddr::V4), gateway6.map(IpAddr::V6)];
+    Interface {
+        name: endpoint.interface.clone(),
+        addresses: v4.into_iter().chain(v6).chain(for_link).collect(),
+        gateways: gateways.into_iter().flatten().collect(),
+        announce: request.mac.is_some(),
+        sysctls: request.sysctls.clone(),
     }
 }
 

@@ -22,6 +22,15 @@ mod udp;
 pub(crate) use kept::{Connected, Kept};
 pub(crate) use protocol::{Publication, Refusal, Wanted};
 
+/// Under which name the relay keeps the ports of an endpoint. An older daemon's are its
+/// container's, which was on the default bridge.
+pub(crate) fn holder_name(container_id: &str, network: &str) -> String {
+    match network {
+        crate::network::DEFAULT_NETWORK => container_id.to_owned(),
+        other => format!("{container_id}/{other}"),
+    }
+}
+
 /// Serves until the daemon says that it should end. The listening socket is the one that
 /// [`crate::Net::open`] handed to its caller. Returns the exit code.
 pub fn main(listener: UnixListener) -> i32 {

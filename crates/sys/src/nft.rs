@@ -83,7 +83,7 @@ pub struct Rule {
     pub comment: Option<String>,
 }
 
-/// A map from a concatenation of fields to another. `key` and `data` are nft's data types.
+/// A map from a concatenation of fields to another; without `data`, a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
     pub name: String,
@@ -95,15 +95,26 @@ pub struct Map {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     Ipv4Address,
+    Ipv6Address,
     Protocol,
     Port,
+    /// An interface's name, padded by [`interface_name`].
+    Interface,
 }
 
-/// Key and data of a map's element, encoded by [`concatenate`].
+/// Key and data of a map's element, encoded by [`concatenate`]. A set's has no data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
     pub key: Vec<u8>,
     pub data: Vec<u8>,
+}
+
+/// A name as the kernel compares it.
+pub fn interface_name(name: &str) -> Vec<u8> {
+    const IFNAMSIZ: usize = 16;
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(IFNAMSIZ, 0);
+    padded
 }
 
 /// Joins fields as the kernel compares them: each padded to four bytes.
@@ -201,21 +212,38 @@ impl Batch {
         self.push(NFT_MSG_DELRULE, 0, table, |out| put_text(out, 2, chain));
     }
 
-    /// Makes the map unless it is there.
+    /// Makes the map or the set unless it is there.
     pub fn add_map(&mut self, table: Table<'_>, map: &Map) {
         const NFT_SET_MAP: u32 = 8;
         self.sets += 1;
         let id = self.sets;
-        let bytes = |fields: &[Field]| u32::try_from(4 * fields.len()).unwrap_or(u32::MAX);
+        let bytes = |fields: &[Field]| fields.iter().map(|field| field.bytes()).sum();
         self.push(NFT_MSG_NEWSET, NLM_F_CREATE, table, |out| {
+            let flags = if map.data.is_empty() { 0 } else { NFT_SET_MAP };
             put_text(out, 2, &map.name);
-            put_be32(out, 3, NFT_SET_MAP);
+            put_be32(out, 3, flags);
             put_be32(out, 4, data_type(&map.key));
             put_be32(out, 5, bytes(&map.key));
-            put_be32(out, 6, data_type(&map.data));
-            put_be32(out, 7, bytes(&map.data));
+            if !map.data.is_empty() {
+                put_be32(out, 6, data_type(&map.data));
+                put_be32(out, 7, bytes(&map.data));
+            }
             put_be32(out, 10, id);
+            if map.key == [Field::Interface] {
+                // For the `nft` program: a type-length-value that says that the key has the
+                // host's byte order, without which it shows names as empty.
+                put(out, 13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+            }
         });
+    }
+
+    /// Adds elements of a set that may be there already.
+    pub fn include_elements(&mut self, table: Table<'_>, set: &str, elements: &[Element]) {
+        for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            self.push(NFT_MSG_NEWSETELEM, NLM_F_CREATE, table, |out| {
+                write_elements(out, set, part, true);
+            });
+        }
     }
 
     /// Fails with `EEXIST` if an element is there with other data.
@@ -290,6 +318,27 @@ impl Family {
     }
 }
 
+impl Field {
+    fn bytes(self) -> u32 {
+        match self {
+            Field::Ipv4Address | Field::Protocol | Field::Port => 4,
+            Field::Ipv6Address | Field::Interface => 16,
+        }
+    }
+
+    /// nft's number of the type. The kernel only stores it, so that the `nft` program can show
+    /// the map.
+    fn number(self) -> u32 {
+        match self {
+            Field::Ipv4Address => 7,
+            Field::Ipv6Address => 8,
+            Field::Protocol => 12,
+            Field::Port => 13,
+            Field::Interface => 41,
+        }
+    }
+}
+
 impl HookPoint {
     fn number(self) -> u32 {
         match self {
@@ -314,17 +363,10 @@ fn push_border(messages: &mut Messages, kind: u16) {
     });
 }
 
-/// nft's number of a concatenated type: six bits a field. The kernel only stores it, so that the
-/// `nft` program can show the map.
+/// nft's number of a concatenated type: six bits a field.
 fn data_type(fields: &[Field]) -> u32 {
-    fields.iter().fold(0, |joined, field| {
-        let number = match field {
-            Field::Ipv4Address => 7,
-            Field::Protocol => 12,
-            Field::Port => 13,
-        };
-        joined << 6 | number
-    })
+    let join = |joined: u32, field: &Field| joined << 6 | field.number();
+    fields.iter().fold(0, join)
 }
 
 fn write_elements(out: &mut Vec<u8>, map: &str, elements: &[Element], with_data: bool) {
@@ -334,7 +376,7 @@ fn write_elements(out: &mut Vec<u8>, map: &str, elements: &[Element], with_data:
         for element in elements {
             nest(out, 1, |out| {
                 nest(out, 1, |out| put(out, DATA_VALUE, &element.key));
-                if with_data {
+                if with_data && !element.data.is_empty() {
                     nest(out, 2, |out| put(out, DATA_VALUE, &element.data));
                 }
             });

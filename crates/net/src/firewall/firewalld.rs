@@ -64,6 +64,8 @@ enum Step {
     /// Only the running configuration lacks the bridge.
     Bind,
     Unbind,
+    /// Only from the permanent configuration.
+    RemoveBridge,
     RemovePolicy,
     RemoveZone,
 }
@@ -106,6 +108,16 @@ fn plan_removal(observed: &Observed) -> Vec<Step> {
     wanted.map(|(_, step)| step).collect()
 }
 
+/// What is to be done when one of several bridges goes.
+fn plan_leaving(observed: &Observed) -> Vec<Step> {
+    let steps = [
+        (observed.running.bridge, Step::Unbind),
+        (observed.permanent.bridge, Step::RemoveBridge),
+    ];
+    let wanted = steps.into_iter().filter(|(there, _)| *there);
+    wanted.map(|(_, step)| step).collect()
+}
+
 /// Makes what is missing of the zone and the policy. Blocks for some milliseconds, with a reload
 /// for a second or two.
 pub fn open(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
@@ -130,6 +142,14 @@ pub fn is_bound(bus: &Path, membership: Membership<'_>) -> Result<bool, Error> {
 pub fn close(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
     let mut client = Client::open(bus, membership)?;
     let steps = plan_removal(&client.observe()?);
+    let results: Vec<_> = steps.into_iter().map(|step| client.apply(step)).collect();
+    results.into_iter().collect()
+}
+
+/// Takes one bridge of several out of the zone. Goes on past a failure; the first is returned.
+pub fn leave(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
+    let mut client = Client::open(bus, membership)?;
+    let steps = plan_leaving(&client.observe()?);
     let results: Vec<_> = steps.into_iter().map(|step| client.apply(step)).collect();
     results.into_iter().collect()
 }
@@ -212,6 +232,7 @@ impl<'a> Client<'a> {
             Step::Reload => self.running("", "reload", &[]),
             Step::Bind => self.running(".zone", "addInterface", &[zone, bridge]),
             Step::Unbind => self.running(".zone", "removeInterface", &[zone, bridge]),
+            Step::RemoveBridge => self.of_zone("removeInterface", &[bridge]),
             Step::RemovePolicy => {
                 let path = self.permanent("getPolicyByName", &[policy])?;
                 self.of_object(&path, ".config.policy", "remove", &[])

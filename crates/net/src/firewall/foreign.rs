@@ -28,10 +28,10 @@ const LEGACY_PROGRAM: &str = "iptables-legacy";
 #[derive(Debug, Clone, Copy)]
 pub struct Passage<'a> {
     pub instance: &'a str,
-    pub bridge: &'a str,
+    pub bridges: &'a [String],
 }
 
-/// Lets the bridge's traffic pass where iptables is in use, if `insert` is set. Returns what is
+/// Lets the bridges' traffic pass where iptables is in use, if `insert` is set. Returns what is
 /// still missing, each with the command that remedies it.
 pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<Vec<String>, Error> {
     let chains = [
@@ -54,7 +54,8 @@ pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<V
     Ok(warnings)
 }
 
-/// The same for iptables-legacy, whose changes nobody can listen to: done once, at the start.
+/// The same for iptables-legacy, whose changes nobody can listen to: done when a bridge comes or
+/// goes.
 pub fn open_legacy(passage: Passage<'_>, insert: bool) -> Option<String> {
     let passes = !legacy_is_used() || legacy_passes(passage) || insert && legacy_insert(passage);
     (!passes).then(|| passage.advice(LEGACY_PROGRAM))
@@ -62,7 +63,7 @@ pub fn open_legacy(passage: Passage<'_>, insert: bool) -> Option<String> {
 
 /// Takes the jump away again.
 pub fn close(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
-    if legacy_is_used() && legacy_passes(passage) {
+    if legacy_is_used() && legacy_jumps(passage) {
         legacy_remove(passage);
     }
     let name = passage.chain();
@@ -92,7 +93,8 @@ fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     let name = passage.chain();
     let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
     let jumps = rules.iter().any(|rule| passage.owns(rule));
-    if jumps && nft::rules(socket, IPTABLES.family, IPTABLES.name, &name)?.len() == 2 {
+    let there = nft::rules(socket, IPTABLES.family, IPTABLES.name, &name)?.len();
+    if jumps && there == 2 * passage.bridges.len() {
         return Ok(());
     }
     let mut batch = Batch::new();
@@ -105,7 +107,8 @@ fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     );
     batch.flush_chain(IPTABLES, &name);
     let counter = || vec![Expression::Counter];
-    for interface in [input(passage.bridge), output(passage.bridge)] {
+    let sides = |bridge: &String| [input(bridge), output(bridge)];
+    for interface in passage.bridges.iter().flat_map(sides) {
         let expressions = [interface, counter(), verdict(Verdict::Accept)].concat();
         batch.add_rule(
             IPTABLES,
@@ -131,7 +134,13 @@ fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     batch.commit(socket)
 }
 
-impl Passage<'_> {
+impl<'a> Passage<'a> {
+    /// Each bridge as what packets come in by and go out by, as iptables' options.
+    fn sides(&self) -> impl Iterator<Item = [&'a str; 2]> + use<'a> {
+        let both = |bridge: &'a String| [["-i", bridge.as_str()], ["-o", bridge.as_str()]];
+        self.bridges.iter().flat_map(both)
+    }
+
     /// iptables allows 28 characters.
     fn chain(&self) -> String {
         let mut name = self.instance.to_ascii_uppercase();
@@ -147,20 +156,33 @@ impl Passage<'_> {
         rule.comment.as_deref() == Some(self.comment().as_str())
     }
 
+    /// For each bridge what `say` makes of its name.
+    fn each(&self, say: impl Fn(&str) -> String) -> String {
+        let said: Vec<String> = self.bridges.iter().map(|bridge| say(bridge)).collect();
+        said.join("; ")
+    }
+
     fn advice(&self, program: &str) -> String {
-        let bridge = self.bridge;
-        format!(
-            "{program} may drop the containers' traffic. To let it pass: \
-             {program} -A FORWARD -i {bridge} -j ACCEPT; {program} -A FORWARD -o {bridge} -j ACCEPT"
-        )
+        let rules = self.each(|bridge| {
+            format!(
+                "{program} -A FORWARD -i {bridge} -j ACCEPT; \
+                 {program} -A FORWARD -o {bridge} -j ACCEPT"
+            )
+        });
+        format!("{program} may drop the containers' traffic. To let it pass: {rules}")
     }
 
     fn nft_advice(&self, chain: &BaseChain) -> String {
-        let (bridge, table, name) = (self.bridge, &chain.table, &chain.name);
+        let (table, name) = (&chain.table, &chain.name);
+        let rules = self.each(|bridge| {
+            format!(
+                "nft add rule TABLE {name} iifname {bridge} accept; \
+                 nft add rule TABLE {name} oifname {bridge} accept"
+            )
+        });
         format!(
             "nftables chain {name} of table {table} drops forwarded packets by default. To let the \
-             containers' pass: nft add rule TABLE {name} iifname {bridge} accept; \
-             nft add rule TABLE {name} oifname {bridge} accept (TABLE: family and name of {table})"
+             containers' pass: {rules} (TABLE: family and name of {table})"
         )
     }
 }
@@ -171,6 +193,13 @@ fn legacy_is_used() -> bool {
 }
 
 fn legacy_passes(passage: Passage<'_>) -> bool {
+    let chain = passage.chain();
+    let passes =
+        |[side, bridge]: [&str; 2]| legacy(&["-C", &chain, side, bridge, "-j", "ACCEPT"], &[]);
+    legacy_jumps(passage) && passage.sides().all(passes)
+}
+
+fn legacy_jumps(passage: Passage<'_>) -> bool {
     legacy(&["-C", FORWARD], &jump(passage))
 }
 
@@ -178,12 +207,11 @@ fn legacy_insert(passage: Passage<'_>) -> bool {
     let chain = passage.chain();
     // Left over, or absent: both are fine.
     let _ = legacy(&["-N", &chain], &[]);
-    let interfaces = [["-i", passage.bridge], ["-o", passage.bridge]];
+    let accept =
+        |[side, bridge]: [&str; 2]| legacy(&["-A", &chain, side, bridge, "-j", "ACCEPT"], &[]);
     legacy(&["-F", &chain], &[])
-        && interfaces
-            .iter()
-            .all(|[side, bridge]| legacy(&["-A", &chain, side, bridge, "-j", "ACCEPT"], &[]))
-        && legacy(&["-A", FORWARD], &jump(passage))
+        && passage.sides().all(accept)
+        && (legacy_jumps(passage) || legacy(&["-A", FORWARD], &jump(passage)))
 }
 
 fn legacy_remove(passage: Passage<'_>) {

@@ -1,8 +1,9 @@
-//! The instance's table in the kernel, kept as it was planned.
+//! The instance's tables in the kernel, kept as they were planned.
 //!
-//! Others flush rulesets (`systemctl restart nftables`, `ufw reload`), our table with them. A
-//! thread listens to nftables' changes, and makes again what is missing, with the ports of all
-//! endpoints. It looks at most once in [`PAUSE`], so that it never fights with anyone.
+//! Others flush rulesets (`systemctl restart nftables`, `ufw reload`), our tables with them. A
+//! thread listens to nftables' changes, and makes again what is missing, with all networks and
+//! the ports of all endpoints. It looks at most once in [`PAUSE`], so that it never fights with
+//! anyone.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,19 +18,22 @@ use rustix::event::PollFlags;
 
 use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
-use super::{Inputs, Ruleset};
+use super::{Contents, Fill, Inputs, Ruleset};
 use crate::bridge::failed;
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
 use crate::error::Error;
-use crate::relay::Connected;
+use crate::network::Network;
 use crate::watch::{Watch, Woken};
 
 /// From a change of the ruleset to the look at it.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// The table, and the thread that keeps it. Dropping it ends the thread; the table stays, since
-/// the containers do.
+/// All networks and connected endpoints as they are now.
+pub type Present = Arc<dyn Fn() -> Contents + Send + Sync>;
+
+/// The tables, and the thread that keeps them. Dropping it ends the thread; the tables stay,
+/// since the containers do.
 pub struct Live {
     table: Arc<Kept>,
     /// Missing rules in the firewalls of others, found at the start.
@@ -39,48 +43,50 @@ pub struct Live {
 
 struct Kept {
     socket: Mutex<Socket>,
-    ruleset: Ruleset,
-    bridge: String,
+    instance: String,
+    v4: Ruleset,
     /// Put a jump into the chains of others, and a zone into firewalld.
     insert: bool,
     system_bus: PathBuf,
     /// The table of the firewalld that was spoken to last: it makes another at each reload.
     firewalld: Mutex<Option<u64>>,
-    connected: Connected,
+    present: Present,
 }
 
 impl Live {
-    /// Makes the table, the jump in iptables' FORWARD and the zone of firewalld. `connected` is
-    /// asked for what is to be published whenever the table has to be made again.
+    /// Makes the table, the jump in iptables' FORWARD and the zone of firewalld, for `network`,
+    /// the only one that is known yet. `present` is asked for what there is whenever the table
+    /// has to be made again.
     pub fn open(
         mut socket: Socket,
         inputs: &Inputs,
         config: &Config,
-        connected: Connected,
+        network: &Network,
+        present: Present,
     ) -> Result<Live, Error> {
         let instance = inputs.instance.as_str();
-        let ruleset = super::plan(inputs);
-        super::apply(&mut socket, &ruleset).map_err(failed("make the nftables table", instance))?;
+        let v4 = super::plan(inputs);
+        super::apply(&mut socket, &v4, Fill::Beside(network))
+            .map_err(failed("make the nftables table", instance))?;
         let insert = config.firewall == Firewall::Auto;
+        let bridges = [network.bridge.clone()];
         let passage = Passage {
             instance,
-            bridge: &inputs.bridge,
+            bridges: &bridges,
         };
         let mut warnings = foreign::open(&mut socket, passage, insert)
-            .map_err(failed("let pass in the host's firewall", &inputs.bridge))?;
+            .map_err(failed("let pass in the host's firewall", &network.bridge))?;
         warnings.extend(foreign::open_legacy(passage, insert));
-        let socket = Mutex::new(socket);
-        let bridge = inputs.bridge.clone();
         let table = Arc::new(Kept {
-            socket,
-            ruleset,
-            bridge,
+            socket: Mutex::new(socket),
+            instance: instance.to_owned(),
+            v4,
             insert,
             system_bus: config.system_bus.clone(),
             firewalld: Mutex::new(None),
-            connected,
+            present,
         });
-        warnings.extend(table.ask_firewalld()?);
+        warnings.extend(table.ask_firewalld(&bridges)?);
         let watch = watch(table.clone()).map_err(|source| Error::Netlink {
             what: "watch the host's nftables".to_owned(),
             source,
@@ -92,10 +98,35 @@ impl Live {
         })
     }
 
+    /// Lets a network pass that is among the present ones already.
+    pub fn add_network(&self, network: &Network) -> Result<(), Error> {
+        let mut socket = self.table.lock();
+        if super::add_network(&mut socket, &self.table.v4, network).is_err() {
+            self.table.repair(&mut socket)?;
+        }
+        drop(socket);
+        self.table.tell_others()
+    }
+
+    /// The network is not among the present ones any more. Goes on past a failure; the first is
+    /// returned.
+    pub fn remove_network(&self, network: &Network) -> Result<(), Error> {
+        let mut socket = self.table.lock();
+        let removed = match super::remove_network(&mut socket, &self.table.v4, network) {
+            Ok(()) => Ok(()),
+            Err(_) => self.table.repair(&mut socket),
+        };
+        drop(socket);
+        let left = self
+            .table
+            .leave_firewalld(&network.bridge, firewalld::leave);
+        removed.and(self.table.tell_others()).and(left)
+    }
+
     /// Publishes the ports of an endpoint that is among the connected ones already.
     pub fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let (mut socket, instance) = (self.table.lock(), self.table.ruleset.table.as_str());
-        if super::publish(&mut socket, instance, endpoint).is_err() {
+        let mut socket = self.table.lock();
+        if super::publish(&mut socket, &self.table.v4, endpoint).is_err() {
             // Someone flushed the table, and the thread has not seen it yet.
             self.table.repair(&mut socket)?;
         }
@@ -109,39 +140,47 @@ impl Live {
 
     /// Takes the endpoint's ports back. It is not among the connected ones any more.
     pub fn withdraw(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let (mut socket, instance) = (self.table.lock(), self.table.ruleset.table.as_str());
-        if super::withdraw(&mut socket, instance, endpoint).is_err() {
+        let mut socket = self.table.lock();
+        if super::withdraw(&mut socket, &self.table.v4, endpoint).is_err() {
             self.table.repair(&mut socket)?;
         }
-        if udp_ports(endpoint).next().is_some() {
-            report(conntrack::forget_answered_by(&mut socket, endpoint.ipv4));
+        if udp_ports(endpoint).next().is_some()
+            && let Some(address) = endpoint.ipv4
+        {
+            report(conntrack::forget_answered_by(&mut socket, address.into()));
         }
         Ok(())
     }
 
-    /// Makes the published ports exactly those of the connected endpoints.
-    pub fn publish_connected(&self) -> Result<(), Error> {
-        let instance = self.table.ruleset.table.as_str();
+    /// Makes networks and published ports exactly those that are present.
+    pub fn fill(&self) -> Result<(), Error> {
         let mut socket = self.table.lock();
-        super::publish_only(&mut socket, instance, &(self.table.connected)())
-            .map_err(failed("publish ports in table", instance))
+        super::fill(&mut socket, &self.table.v4, &(self.table.present)())
+            .map_err(failed("fill the nftables table", &self.table.instance))?;
+        drop(socket);
+        self.table.tell_others()
     }
 
-    /// Removes the table and the jump. Goes on past a failure; the first is returned.
+    /// Removes the tables and the jump. Goes on past a failure; the first is returned.
     pub fn close(self) -> Result<(), Error> {
         drop(self.watch);
-        let instance = self.table.ruleset.table.as_str();
+        let instance = self.table.instance.as_str();
+        let bridges = self.table.bridges();
         let passage = Passage {
             instance,
-            bridge: &self.table.bridge,
+            bridges: &bridges,
         };
         let mut socket = self.table.lock();
         let jump =
             foreign::close(&mut socket, passage).map_err(failed("take back the jump of", instance));
-        let table = super::remove(&mut socket, instance)
+        let table = super::remove(&mut socket, &self.table.v4)
             .map_err(failed("remove the nftables table", instance));
         drop(socket);
-        jump.and(table).and(self.table.leave_firewalld())
+        let mut result = jump.and(table);
+        for bridge in &bridges {
+            result = result.and(self.table.leave_firewalld(bridge, firewalld::close));
+        }
+        result
     }
 }
 
@@ -152,18 +191,57 @@ impl Kept {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Makes the table again, with the ports of all endpoints.
-    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
-        let instance = self.ruleset.table.as_str();
-        super::apply(socket, &self.ruleset)
-            .and_then(|()| super::publish_only(socket, instance, &(self.connected)()))
-            .map_err(failed("make anew the nftables table", instance))
+    /// In the order of their names.
+    fn bridges(&self) -> Vec<String> {
+        let present = (self.present)().networks;
+        let mut names: Vec<String> = present.into_iter().map(|it| it.bridge).collect();
+        names.sort();
+        names
     }
 
-    fn membership(&self) -> Membership<'_> {
+    /// Makes the table again, with all networks and the ports of all endpoints.
+    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
+        let contents = (self.present)();
+        super::apply(socket, &self.v4, Fill::Exactly(&contents))
+            .map_err(failed("make anew the nftables table", &self.instance))
+    }
+
+    /// The firewalls of others learn which bridges there are now.
+    fn tell_others(&self) -> Result<(), Error> {
+        if !self.insert {
+            return Ok(());
+        }
+        let bridges = self.bridges();
+        self.jump(&bridges)?;
+        let passage = Passage {
+            instance: &self.instance,
+            bridges: &bridges,
+        };
+        let mut warnings = foreign::open_legacy(passage, true)
+            .into_iter()
+            .collect::<Vec<_>>();
+        *self.firewalld.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        warnings.extend(self.ask_firewalld(&bridges)?);
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(())
+    }
+
+    fn jump(&self, bridges: &[String]) -> Result<(), Error> {
+        let passage = Passage {
+            instance: &self.instance,
+            bridges,
+        };
+        foreign::open(&mut self.lock(), passage, true)
+            .map(drop)
+            .map_err(failed("let pass in the host's firewall", &self.instance))
+    }
+
+    fn membership<'a>(&'a self, bridge: &'a str) -> Membership<'a> {
         Membership {
-            instance: &self.ruleset.table,
-            bridge: &self.bridge,
+            instance: &self.instance,
+            bridge,
         }
     }
 
@@ -172,35 +250,44 @@ impl Kept {
             .map_err(failed("look for the table", firewalld::TABLE.name))
     }
 
-    /// Has firewalld let the bridge's traffic pass, if it runs here and has not been asked since
+    /// Has firewalld let the bridges' traffic pass, if it runs here and has not been asked since
     /// it made its table. Returns what the user should know.
-    fn ask_firewalld(&self) -> Result<Option<String>, Error> {
+    fn ask_firewalld(&self, bridges: &[String]) -> Result<Vec<String>, Error> {
         let mut asked = self.firewalld.lock().unwrap_or_else(|e| e.into_inner());
         let table = self.firewalld_table()?;
         if table.is_none() || *asked == table {
             *asked = table;
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let passes = if self.insert {
-            firewalld::open(&self.system_bus, self.membership()).map(|()| true)
-        } else {
-            firewalld::is_bound(&self.system_bus, self.membership())
-        };
+        let mut warnings = Vec::new();
+        for bridge in bridges {
+            let membership = self.membership(bridge);
+            let passes = if self.insert {
+                firewalld::open(&self.system_bus, membership).map(|()| true)
+            } else {
+                firewalld::is_bound(&self.system_bus, membership)
+            };
+            let advice = || firewalld::advice(bridge);
+            match passes {
+                Ok(true) => {}
+                Ok(false) => warnings.push(advice()),
+                Err(error) => warnings.push(format!("{} ({})", advice(), Chain(&error))),
+            }
+        }
         // It may have been reloaded just now.
         *asked = self.firewalld_table()?;
-        let advice = || firewalld::advice(&self.bridge);
-        Ok(match passes {
-            Ok(true) => None,
-            Ok(false) => Some(advice()),
-            Err(error) => Some(format!("{} ({})", advice(), Chain(&error))),
-        })
+        Ok(warnings)
     }
 
-    fn leave_firewalld(&self) -> Result<(), Error> {
+    fn leave_firewalld(
+        &self,
+        bridge: &str,
+        leave: impl FnOnce(&std::path::Path, Membership<'_>) -> Result<(), berth_sys::dbus::Error>,
+    ) -> Result<(), Error> {
         if !self.insert || self.firewalld_table()?.is_none() {
             return Ok(());
         }
-        let left = firewalld::close(&self.system_bus, self.membership());
+        let left = leave(&self.system_bus, self.membership(bridge));
         left.map_err(|source| Error::Firewalld {
             what: "take the zone away",
             source,
@@ -209,16 +296,20 @@ impl Kept {
 
     fn look(&self) -> Result<(), Error> {
         self.repair_table()?;
-        if let Some(warning) = self.ask_firewalld()? {
+        let bridges = self.bridges();
+        if self.insert {
+            self.jump(&bridges)?;
+        }
+        for warning in self.ask_firewalld(&bridges)? {
             tracing::warn!("{warning}");
         }
         Ok(())
     }
 
     fn repair_table(&self) -> Result<(), Error> {
-        let instance = self.ruleset.table.as_str();
+        let instance = self.instance.as_str();
         let mut socket = self.lock();
-        let whole = super::is_whole(&mut socket, &self.ruleset)
+        let whole = super::is_whole(&mut socket, &self.v4)
             .map_err(failed("look at the nftables table", instance))?;
         if !whole {
             tracing::warn!(
@@ -226,14 +317,6 @@ impl Kept {
                 "someone took rules away; they are made again"
             );
             self.repair(&mut socket)?;
-        }
-        let passage = Passage {
-            instance,
-            bridge: &self.bridge,
-        };
-        if self.insert {
-            foreign::open(&mut socket, passage, true)
-                .map_err(failed("let pass in the host's firewall", &self.bridge))?;
         }
         Ok(())
     }

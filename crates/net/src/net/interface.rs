@@ -1,16 +1,18 @@
-//! The pairs of interfaces between the bridge and the containers.
+//! The pairs of interfaces between the bridges and the containers.
 
-use std::io;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use berth_sys::netlink::Socket;
 use berth_sys::netlink::route::{self, PortMode};
 
-use super::{INTERFACE, Net, lock};
-use crate::bridge::failed;
+use super::{Net, lock};
+use crate::bridge::{self, Bridge, failed};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::network::Network;
 
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
@@ -19,32 +21,43 @@ const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_LOOK: Duration = Duration::from_micros(500);
 
 impl Net {
+    /// `name` is the interface's in the container.
     pub(super) fn create_veth(
         &self,
+        bridge: &Bridge,
         netns: BorrowedFd<'_>,
+        name: &str,
         peer_mac: [u8; 6],
     ) -> Result<String, Error> {
-        let mut socket = lock(&self.route);
+        let mut waited = false;
         for _ in 0..NAME_ATTEMPTS {
-            let name = veth_name(&self.config.instance);
+            let mut socket = lock(&self.route);
+            let own = veth_name(&self.config.instance);
             let veth = route::Veth {
-                name: &name,
-                master: self.bridge.index,
-                mtu: self.bridge.mtu,
-                peer_name: INTERFACE,
+                name: &own,
+                master: bridge.index,
+                mtu: bridge.mtu,
+                peer_name: name,
                 peer_mac,
                 peer_namespace: netns,
             };
             match route::create_veth(&mut socket, &veth) {
-                Ok(()) => return self.bring_up(&mut socket, name),
-                Err(error) if error.is(libc::EEXIST) => {}
-                Err(error) => return Err(failed("make a veth pair on", &self.bridge.name)(error)),
+                Ok(()) => return self.bring_up(&mut socket, own),
+                Err(error) if !error.is(libc::EEXIST) => {
+                    return Err(failed("make a veth pair on", &bridge.name)(error));
+                }
+                // The container's interface of this name may be one that is about to go.
+                Err(_) if !waited => {
+                    drop(socket);
+                    self.reaper.settle();
+                    waited = true;
+                }
+                Err(_) => {}
             }
         }
-        let error = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(failed("make a veth pair on", &self.bridge.name)(
-            error.into(),
-        ))
+        Err(Error::InterfaceExists {
+            name: name.to_owned(),
+        })
     }
 
     /// A port of a bridge needs no IPv6 of its own; with it, each is a route in lists that the
@@ -55,8 +68,8 @@ impl Net {
         match route::set_up_by_name(socket, &name) {
             Ok(()) => Ok(name),
             Err(error) => {
-                self.reaper.remove(name);
-                Err(failed("bring up a port of", &self.bridge.name)(error))
+                self.reaper.remove(name.clone());
+                Err(failed("bring up a bridge's port", &name)(error))
             }
         }
     }
@@ -85,6 +98,12 @@ impl Net {
         set.map_err(failed("set up the bridge's port", veth))
     }
 
+    /// The host may remember the address's last holder.
+    pub(super) fn forget_neighbour(&self, bridge: &Bridge, address: IpAddr) -> Result<(), Error> {
+        let forgotten = route::forget_neighbour(&mut lock(&self.route), bridge.index, address);
+        forgotten.map_err(failed("forget the neighbour on", &bridge.name))
+    }
+
     /// The interface goes silent now, and away later.
     pub(super) fn drop_interface(&self, veth: String) {
         let mut socket = lock(&self.route);
@@ -100,17 +119,76 @@ impl Net {
         self.reaper.remove(veth);
     }
 
-    pub(super) fn drop_unknown_interfaces(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let links = route::links(&mut lock(&self.route));
-        let links = links.map_err(failed("list the ports of", &self.bridge.name))?;
+    /// The interface is gone when this returns.
+    pub(super) fn delete_interface(&self, veth: &str) -> Result<(), Error> {
+        let mut socket = lock(&self.route);
+        let removed = match route::link(&mut socket, veth) {
+            Ok(Some(link)) => route::delete_link(&mut socket, link.index),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        removed.map_err(failed("remove a container's interface", veth))
+    }
+
+    /// Ports and bridges that an earlier daemon of this instance left without a record of them
+    /// go; the ports of a bridge that had to be made again are put on the new one.
+    pub(super) fn put_links_in_order(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let mut socket = lock(&self.route);
+        let links = route::links(&mut socket).map_err(failed("list the links of", "the host"))?;
+        let networks: HashMap<String, (Network, u32)> = lock(&self.state)
+            .networks()
+            .map(|known| {
+                (
+                    known.network.id.clone(),
+                    (known.network.clone(), known.bridge.index),
+                )
+            })
+            .collect();
+        let group = bridge::group(&self.config.instance);
+        let is_stray = |index: u32| !networks.values().any(|(_, known)| *known == index);
+        let strays: Vec<&route::Link> = links
+            .iter()
+            .filter(|link| link.kind.as_deref() == Some("bridge"))
+            .filter(|link| link.group == group && is_stray(link.index))
+            .collect();
         let prefix = veth_prefix(&self.config.instance);
-        let known = |name: &str| endpoints.iter().any(|endpoint| endpoint.veth == name);
-        for link in links {
-            let ours = link.master == Some(self.bridge.index) && link.name.starts_with(&prefix);
-            if ours && !known(&link.name) {
-                self.drop_interface(link.name);
+        let known: HashMap<&str, &Endpoint> = endpoints
+            .iter()
+            .map(|endpoint| (endpoint.veth.as_str(), endpoint))
+            .collect();
+        let (mut unknown, mut moved) = (Vec::new(), Vec::new());
+        for link in links.iter().filter(|link| link.name.starts_with(&prefix)) {
+            let master = link.master;
+            match known.get(link.name.as_str()) {
+                Some(endpoint) => {
+                    let network = networks.get(&endpoint.network);
+                    if let Some((network, bridge)) = network.filter(|it| master != Some(it.1)) {
+                        let put = route::set_master(&mut socket, link.index, *bridge);
+                        put.map_err(failed("put on its bridge", &link.name))?;
+                        moved.push((link.name.clone(), network, !endpoint.ports.is_empty()));
+                    }
+                }
+                // Two instances may have the same digits; a port without a bridge is anybody's.
+                None if master.is_some_and(|master| {
+                    !is_stray(master) || strays.iter().any(|stray| stray.index == master)
+                }) =>
+                {
+                    unknown.push(link.name.clone());
+                }
+                None => {}
             }
         }
+        for stray in strays {
+            let removed = route::delete_link(&mut socket, stray.index);
+            removed.map_err(failed("remove the bridge", &stray.name))?;
+        }
+        drop(socket);
+        for (veth, network, publishes) in moved {
+            self.set_mode_of(&veth, network, publishes)?;
+        }
+        unknown
+            .into_iter()
+            .for_each(|veth| self.drop_interface(veth));
         Ok(())
     }
 }
@@ -127,10 +205,8 @@ fn veth_name(instance: &str) -> String {
     )
 }
 
-/// Tells the ports of instances apart that share a user's bridge. FNV-1a, folded to 16 bits.
+/// Tells the ports of instances apart that share a user's bridge: a hash, folded to 16 bits.
 fn veth_prefix(instance: &str) -> String {
-    let hash = instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = bridge::fnv(instance);
     format!("veth{:04x}", (hash >> 16) ^ (hash & 0xffff))
 }

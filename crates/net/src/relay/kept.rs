@@ -5,6 +5,7 @@
 //! growing intervals; who publishes or releases a port meanwhile starts it at once.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -104,7 +105,7 @@ impl Shared {
     }
 
     fn hand_over(&self, client: &mut Client) -> io::Result<()> {
-        let lost = client.adopt((self.connected)().iter().map(adoption).collect())?;
+        let lost = client.adopt((self.connected)().iter().filter_map(adoption).collect())?;
         for binding in lost {
             let PortBinding {
                 protocol,
@@ -152,12 +153,15 @@ fn next_pause(last: Duration, lived: Duration) -> Duration {
     }
 }
 
-fn adoption(endpoint: &Endpoint) -> Adoption {
-    Adoption {
-        container_id: endpoint.container_id.clone(),
-        target: endpoint.ipv4,
+/// `None` of an endpoint that publishes nothing.
+fn adoption(endpoint: &Endpoint) -> Option<Adoption> {
+    let address = endpoint.ipv4.map(IpAddr::V4);
+    let target = address.or(endpoint.ipv6.map(IpAddr::V6))?;
+    (!endpoint.ports.is_empty()).then(|| Adoption {
+        container_id: super::holder_name(&endpoint.container_id, &endpoint.network),
+        target,
         bindings: endpoint.ports.clone(),
-    }
+    })
 }
 
 #[cfg(test)]

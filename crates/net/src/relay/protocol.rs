@@ -2,7 +2,7 @@
 //! Fields are only ever added within a [`VERSION`], since a relay outlives its daemon.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub enum Reply {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Publication {
     pub container_id: String,
-    pub target: Ipv4Addr,
+    pub target: IpAddr,
     pub ports: Vec<Wanted>,
 }
 
@@ -71,7 +71,7 @@ pub struct Wanted {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Adoption {
     pub container_id: String,
-    pub target: Ipv4Addr,
+    pub target: IpAddr,
     pub bindings: Vec<PortBinding>,
 }
 

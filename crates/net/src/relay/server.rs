@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ enum Source {
 #[derive(Clone)]
 struct Port {
     container_id: String,
-    target: Ipv4Addr,
+    target: IpAddr,
     container_port: u16,
     bindings: Vec<PortBinding>,
 }

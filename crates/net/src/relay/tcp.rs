@@ -1,7 +1,7 @@
 //! A relayed connection: two sockets, and what is on its way in each direction.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -42,12 +42,15 @@ enum Passed {
 
 impl Pair {
     /// Begins to connect to the container.
-    pub fn connect(client: TcpStream, address: Ipv4Addr, port: u16) -> io::Result<Pair> {
+    pub fn connect(client: TcpStream, address: IpAddr, port: u16) -> io::Result<Pair> {
         client.set_nonblocking(true)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let target =
-            rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-        match rustix::net::connect(&target, &SocketAddrV4::new(address, port)) {
+        let family = match address {
+            IpAddr::V4(_) => AddressFamily::INET,
+            IpAddr::V6(_) => AddressFamily::INET6,
+        };
+        let target = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&target, &SocketAddr::new(address, port)) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -1,7 +1,7 @@
 //! Relayed datagrams: a flow for each client, which ends when nothing passed for a while.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use berth_sys::datagram;
@@ -27,8 +27,12 @@ pub struct Flow {
 }
 
 impl Flow {
-    pub fn connect(key: FlowKey, address: Ipv4Addr, port: u16, now: Instant) -> io::Result<Flow> {
-        let target = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    pub fn connect(key: FlowKey, address: IpAddr, port: u16, now: Instant) -> io::Result<Flow> {
+        let any: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let target = UdpSocket::bind((any, 0))?;
         target.set_nonblocking(true)?;
         target.connect((address, port))?;
         Ok(Flow {

@@ -1,6 +1,6 @@
 //! With the firewalls of others in force.
 
-use berth_net::{Firewall, Protocol};
+use berth_net::{DEFAULT_NETWORK, Firewall, Protocol};
 
 use crate::machine::{
     MACHINE, REMOTE, ask_tcp, connect, no_tcp, port, run, serve_tcp, tcp, with_machine,
@@ -43,7 +43,7 @@ fn check(program: &'static str) {
             // The second time it is there already.
             let net = machine.open(machine.config("foreign"));
             assert_eq!(net.warnings(), Vec::<String>::new());
-            net.restore(&[]).expect("restore");
+            net.restore(&[], &[]).expect("restore");
             drop(net);
         }
         let jumps = rules()
@@ -57,7 +57,7 @@ fn check(program: &'static str) {
         serve_tcp(&web.netns, 80, "web");
         assert!(ask_tcp(Some(&web.netns), REMOTE, 80).is_some());
         assert!(ask_tcp(Some(&machine.remote), MACHINE, 8094).is_some());
-        net.disconnect("web").expect("disconnect");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert_eq!(rules(), before);
     });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use berth_net::{Config, Firewall};
+use berth_net::{Config, DEFAULT_NETWORK, Firewall};
 
 use crate::machine::{
     MACHINE, Machine, REMOTE, ask_tcp, connect, run, serve_tcp, tcp, with_machine,
@@ -163,7 +163,7 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
         firewalld.cmd(&["--reload"]);
         assert!(out() && published(), "after a reload without a daemon");
         let net = machine.open(firewalld.config(machine, "zoned"));
-        net.restore(std::slice::from_ref(&web.endpoint))
+        net.restore(&[], std::slice::from_ref(&web.endpoint))
             .expect("restore");
         firewalld.cmd(&["--zone=zoned", "--remove-interface=zoned0"]);
         assert!(!out(), "the zone is what makes the difference");
@@ -173,7 +173,7 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
             "after the bridge was taken out and a reload"
         );
 
-        net.disconnect("web").expect("disconnect");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert!(!zones().contains("zoned"), "{}", zones());
         assert!(!policies().contains("zoned"), "{}", policies());
@@ -217,7 +217,8 @@ fn firewalld_is_left_to_its_user_if_they_say_so() {
                 .cmd(&["--permanent", "--get-zones"])
                 .contains("owned")
         );
-        net.disconnect("blocked").expect("disconnect");
+        net.disconnect("blocked", DEFAULT_NETWORK)
+            .expect("disconnect");
         net.close().expect("close");
         let zone = firewalld.cmd(&["--get-zone-of-interface=owned0"]);
         assert_eq!(zone, "trusted");

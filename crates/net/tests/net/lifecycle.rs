@@ -1,12 +1,13 @@
 //! Open, restart, close: what stays, what goes, what lives side by side.
 
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 
-use berth_net::{Error, Net};
+use berth_net::{DEFAULT_NETWORK, EndpointRequest, Error, Net};
 
 use crate::machine::{
-    LOCALHOST, MACHINE, Machine, ask_tcp, connect, eventually, no_tcp, run, serve_tcp, tcp,
-    with_machine,
+    Container, LOCALHOST, MACHINE, Machine, ask_tcp, connect, eventually, no_tcp, run, serve_tcp,
+    tcp, with_machine,
 };
 
 /// All that another program could notice. Forwarding is Docker's to leave on, but not ours.
@@ -23,15 +24,18 @@ fn disconnect_frees_the_port_at_once_and_the_interface_soon() {
         let container = connect(&net, "one", &[tcp(8085, 80)]);
         let veth = container.endpoint.veth.clone();
         assert!(run("ip -o link").contains(&veth));
-        net.disconnect("one").expect("disconnect");
+        net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         drop(TcpListener::bind("0.0.0.0:8085").expect("the port is free"));
         assert!(!run("nft list ruleset").contains("8085"));
-        net.disconnect("one").expect("disconnect again");
+        net.disconnect("one", DEFAULT_NETWORK)
+            .expect("disconnect again");
         // The namespace is still held, so the kernel does not clean up by itself.
         net.settle();
         assert!(!run("ip -o link").contains(&veth));
         let next = connect(&net, "two", &[tcp(8085, 80)]);
-        assert_eq!(next.endpoint.ipv4, container.endpoint.ipv4);
+        // A freed address is reused last.
+        assert_eq!(container.ipv4().to_string(), "172.17.0.2");
+        assert_eq!(next.ipv4().to_string(), "172.17.0.3");
         serve_tcp(&next.netns, 80, "two");
         assert!(ask_tcp(None, LOCALHOST, 8085).is_some());
     });
@@ -43,14 +47,22 @@ fn an_address_is_usable_at_once_by_its_next_holder() {
         let net = machine.open(machine.config("heir"));
         let neighbour = connect(&net, "neighbour", &[]);
         for name in ["one", "two", "three"] {
-            let container = connect(&net, name, &[]);
-            assert_eq!(container.endpoint.ipv4.to_string(), "172.17.0.3");
+            let netns = net.create_namespace().expect("a namespace");
+            let endpoint = net.connect(EndpointRequest {
+                ipv4: Some([172, 17, 0, 3].into()),
+                ..EndpointRequest::new(name, netns.as_fd())
+            });
+            let container = Container {
+                id: name.to_owned(),
+                endpoint: endpoint.expect("connect"),
+                netns,
+            };
             serve_tcp(&container.netns, 80, name);
-            let answer = ask_tcp(Some(&neighbour.netns), container.endpoint.ipv4, 80);
+            let answer = ask_tcp(Some(&neighbour.netns), container.ipv4(), 80);
             assert_eq!(answer, Some(format!("{name} 172.17.0.2")));
-            assert!(ask_tcp(None, container.endpoint.ipv4, 80).is_some());
-            net.disconnect(name).expect("disconnect");
-            no_tcp(None, container.endpoint.ipv4, 80);
+            assert!(ask_tcp(None, container.ipv4(), 80).is_some());
+            net.disconnect(name, DEFAULT_NETWORK).expect("disconnect");
+            no_tcp(None, container.ipv4(), 80);
         }
     });
 }
@@ -62,7 +74,7 @@ fn close_leaves_the_machine_as_it_was() {
         let net = machine.open(machine.config("gone"));
         let container = connect(&net, "one", &[tcp(8086, 80)]);
         drop(container.netns);
-        net.disconnect("one").expect("disconnect");
+        net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert_eq!(state(), before);
         assert!(machine.relays_ended());
@@ -76,7 +88,7 @@ fn close_leaves_the_machine_as_it_was() {
 fn restarted(machine: &Machine, net: Net, endpoints: &[berth_net::Endpoint]) -> Net {
     drop(net);
     let net = machine.open(machine.config("again"));
-    net.restore(endpoints).expect("restore");
+    net.restore(&[], endpoints).expect("restore");
     net
 }
 
@@ -96,7 +108,7 @@ fn ports_survive_a_restart_and_what_is_unknown_goes() {
         );
         assert!(ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8087).is_some());
         let net = machine.open(machine.config("again"));
-        net.restore(std::slice::from_ref(&web.endpoint))
+        net.restore(&[], std::slice::from_ref(&web.endpoint))
             .expect("restore");
         assert_eq!(
             ask_tcp(remote, MACHINE, 8087).as_deref(),
@@ -108,8 +120,8 @@ fn ports_survive_a_restart_and_what_is_unknown_goes() {
         assert!(!run("ip -o link").contains(&lost.endpoint.veth));
         // The addresses are known again, too.
         let next = connect(&net, "next", &[]);
-        assert_eq!(next.endpoint.ipv4.to_string(), "172.17.0.3");
-        net.disconnect("web").expect("disconnect");
+        assert_eq!(next.ipv4().to_string(), "172.17.0.3");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         drop(TcpListener::bind("0.0.0.0:8087").expect("the port is free"));
     });
 }
@@ -161,7 +173,7 @@ fn a_flushed_ruleset_comes_back_by_itself() {
             || run("iptables-nft -S FORWARD").contains("BACK-FORWARD")
         ));
         assert!(ask());
-        net.disconnect("web").expect("disconnect");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert!(!run("iptables-nft -S").contains("BACK"));
         assert!(!run("nft list ruleset").contains("back"));
@@ -184,7 +196,7 @@ fn a_killed_relay_comes_back_by_itself() {
             TcpListener::bind("0.0.0.0:8098").is_err(),
             "the port is held again"
         );
-        net.disconnect("web").expect("disconnect");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert!(machine.relays_ended());
     });
@@ -209,7 +221,7 @@ fn many_connect_at_the_same_time() {
         });
         let mut taken: Vec<_> = connected
             .iter()
-            .map(|one| (one.endpoint.ipv4, one.endpoint.ports[0].host_port))
+            .map(|one| (one.ipv4(), one.endpoint.ports[0].host_port))
             .collect();
         for container in &connected {
             serve_tcp(&container.netns, 80, "crowd");
@@ -239,7 +251,7 @@ fn instances_live_side_by_side() {
         assert!(ask_tcp(Some(&machine.remote), MACHINE, 8092).is_some());
         assert!(ask_tcp(Some(&other.netns), MACHINE, 8091).is_some());
         // Networks are apart, but for what is published.
-        no_tcp(Some(&other.netns), web.endpoint.ipv4, 80);
+        no_tcp(Some(&other.netns), web.ipv4(), 80);
         let taken = crate::machine::try_connect(&two, "third", &[tcp(8091, 80)]).err();
         assert!(
             matches!(
@@ -252,7 +264,8 @@ fn instances_live_side_by_side() {
             "{taken:?}"
         );
         for (net, container) in [(two, other), (one, web)] {
-            net.disconnect(&container.id).expect("disconnect");
+            net.disconnect(&container.id, DEFAULT_NETWORK)
+                .expect("disconnect");
             drop(container);
             net.close().expect("close");
         }
@@ -276,10 +289,10 @@ fn a_users_bridge_is_used_and_left_alone() {
         run("ip addr add 10.9.0.1/24 dev mine");
         let net = open(&config).expect("open");
         let container = connect(&net, "one", &[tcp(8093, 80)]);
-        assert_eq!(container.endpoint.ipv4.to_string(), "10.9.0.2");
+        assert_eq!(container.ipv4().to_string(), "10.9.0.2");
         serve_tcp(&container.netns, 80, "one");
         assert!(ask_tcp(Some(&machine.remote), MACHINE, 8093).is_some());
-        net.disconnect("one").expect("disconnect");
+        net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         net.close().expect("close");
         assert!(run("ip addr show mine").contains("10.9.0.1/24"));
         config.bridge.name = "cable0".to_owned();
@@ -289,17 +302,14 @@ fn a_users_bridge_is_used_and_left_alone() {
 
 #[test]
 fn a_static_address_is_checked() {
-    use std::os::fd::AsFd;
     with_machine(|machine| {
         let net = machine.open(machine.config("static"));
         let netns = net.create_namespace().expect("a namespace");
         let connect = |address: &str| {
-            net.connect(berth_net::EndpointRequest {
-                container_id: address,
-                netns: netns.as_fd(),
+            net.connect(EndpointRequest {
                 mac: Some([2, 0, 0, 0, 0, 9]),
                 ipv4: Some(address.parse().expect("an address")),
-                ports: Vec::new(),
+                ..EndpointRequest::new(address, netns.as_fd())
             })
         };
         assert!(matches!(
@@ -328,7 +338,7 @@ fn a_namespace_that_ends_takes_its_interface_along() {
         assert!(eventually(
             || !run("ip -o link").contains(&container.endpoint.veth)
         ));
-        net.disconnect("one").expect("disconnect");
+        net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         net.settle();
     });
 }

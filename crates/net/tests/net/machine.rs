@@ -33,6 +33,13 @@ pub struct Container {
     pub endpoint: Endpoint,
 }
 
+impl Container {
+    /// Its address in the network that it was connected to first.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        self.endpoint.ipv4.expect("an address")
+    }
+}
+
 /// Runs a test in a machine of its own.
 pub fn with_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
@@ -73,6 +80,10 @@ impl Machine {
             // A neighbour that wishes the machine no good: it sends everything there.
             run(&format!("ip route add 172.16.0.0/12 via {MACHINE}"));
         });
+        // The kernel takes a moment to notice the carrier, and tests compare what it says.
+        assert!(eventually(
+            || run("ip -o link show cable0").contains("LOWER_UP")
+        ));
         let directory = tempfile::tempdir().expect("a directory");
         Machine {
             directory,
@@ -137,11 +148,8 @@ pub fn connect(net: &Net, id: &str, ports: &[PortRequest]) -> Container {
 pub fn try_connect(net: &Net, id: &str, ports: &[PortRequest]) -> Result<Container, Error> {
     let netns = net.create_namespace()?;
     let endpoint = net.connect(EndpointRequest {
-        container_id: id,
-        netns: netns.as_fd(),
-        mac: None,
-        ipv4: None,
         ports: ports.to_vec(),
+        ..EndpointRequest::new(id, netns.as_fd())
     })?;
     Ok(Container {
         id: id.to_owned(),

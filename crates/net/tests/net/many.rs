@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use berth_net::{PortRequest, Protocol};
+use berth_net::{DEFAULT_NETWORK, PortRequest, Protocol};
 
 use crate::machine::{MACHINE, ask_tcp, connect, inside, no_tcp, serve_tcp, tcp, with_machine};
 
@@ -23,12 +23,13 @@ fn the_network_is_ready_when_connect_returns() {
         for round in 0..20 {
             let container = connect(&net, &format!("container{round}"), &[tcp(8096, 80)]);
             serve_tcp(&container.netns, 80, "ready");
-            assert!(ask_tcp(None, container.endpoint.ipv4, 80).is_some());
+            assert!(ask_tcp(None, container.ipv4(), 80).is_some());
             assert!(ask_tcp(Some(&machine.remote), MACHINE, 8096).is_some());
             // No packet was lost.
             assert_eq!(begun_again(), 0, "round {round}");
             assert_eq!(inside(&machine.remote, begun_again), 0, "round {round}");
-            net.disconnect(&container.id).expect("disconnect");
+            net.disconnect(&container.id, DEFAULT_NETWORK)
+                .expect("disconnect");
         }
     });
 }
@@ -43,14 +44,15 @@ fn a_thousand_containers_are_on_one_bridge_each_reached_at_its_own_port() {
         let containers: Vec<_> = (0..CONTAINERS)
             .map(|n| connect(&net, &format!("container{n}"), &[tcp(FIRST + n, 80)]))
             .collect();
-        let addresses: HashSet<_> = containers.iter().map(|one| one.endpoint.ipv4).collect();
+        let addresses: HashSet<_> = containers.iter().map(|one| one.ipv4()).collect();
         assert_eq!(addresses.len(), containers.len(), "an address is two's");
         for n in [0, CONTAINERS - 1] {
             serve_tcp(&containers[usize::from(n)].netns, 80, "here");
             assert!(ask_tcp(Some(&machine.remote), MACHINE, FIRST + n).is_some());
         }
         for container in containers.iter().rev() {
-            net.disconnect(&container.id).expect("disconnect");
+            net.disconnect(&container.id, DEFAULT_NETWORK)
+                .expect("disconnect");
         }
         drop(containers);
         net.settle();
@@ -75,10 +77,10 @@ fn ten_thousand_ports_are_published_and_taken_back() {
         let last = FIRST + COUNT - 1;
         serve_tcp(&container.netns, last, "many");
         assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
-        net.restore(std::slice::from_ref(&container.endpoint))
+        net.restore(&[], std::slice::from_ref(&container.endpoint))
             .expect("restore");
         assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
-        net.disconnect("many").expect("disconnect");
+        net.disconnect("many", DEFAULT_NETWORK).expect("disconnect");
         no_tcp(Some(&machine.remote), MACHINE, last);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
-use berth_net::{Error, Firewall, Holder, PortRequest, Protocol};
+use berth_net::{DEFAULT_NETWORK, Error, Firewall, Holder, PortRequest, Protocol};
 
 use crate::machine::{
     LOCALHOST, MACHINE, ask_tcp, ask_udp, connect, no_tcp, port, serve_tcp, serve_udp, tcp,
@@ -37,6 +37,29 @@ fn a_tcp_port_is_reached_from_everywhere() {
             .map(|port| port.host_ip.to_string())
             .collect();
         assert_eq!(host_ips, ["0.0.0.0", "::"]);
+    });
+}
+
+/// With br_netfilter the bridge itself gives a frame back that was meant for the host.
+#[test]
+fn a_port_is_reached_from_its_own_network_whoever_filters_the_bridge() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("filtered"));
+        let web = connect(&net, "web", &[tcp(8080, 80)]);
+        let other = connect(&net, "other", &[]);
+        serve_tcp(&web.netns, 80, "web");
+        let setting = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        for filtered in ["0", "1"] {
+            if std::path::Path::new(setting).exists() {
+                std::fs::write(setting, filtered).expect("set");
+            }
+            for namespace in [&other.netns, &web.netns] {
+                let answer = ask_tcp(Some(namespace), MACHINE, 8080);
+                assert_eq!(answer.as_deref(), Some("web 172.17.0.1"), "{filtered}");
+            }
+            let from_host = ask_tcp(None, MACHINE, 8080);
+            assert_eq!(from_host.as_deref(), Some("web 198.51.100.1"));
+        }
     });
 }
 
@@ -100,7 +123,7 @@ fn a_udp_flow_that_never_pauses_reaches_a_new_container() {
                 if id == "one" { "one" } else { "two" },
             );
             ask(Some(answer));
-            net.disconnect(id).expect("disconnect");
+            net.disconnect(id, DEFAULT_NETWORK).expect("disconnect");
             ask(None);
         }
     });
@@ -171,7 +194,7 @@ fn a_taken_port_is_refused_with_its_holder() {
         drop(ours);
         // Nothing is left of the attempts: neither the port nor the address.
         let second = connect(&net, "second", &[tcp(9090, 90), tcp(8083, 80)]);
-        assert_eq!(second.endpoint.ipv4.to_string(), "172.17.0.3");
+        assert_eq!(second.ipv4().to_string(), "172.17.0.3");
         let alone = port(Protocol::Tcp, Some("127.0.0.1"), 8082, 80);
         let refused = try_connect(&net, "third", &[alone]).err();
         assert!(
@@ -262,7 +285,7 @@ fn without_a_firewall_the_relay_serves() {
             ask_tcp(None, LOCALHOST, 8084).as_deref(),
             Some("web 172.17.0.1")
         );
-        net.disconnect("web").expect("disconnect");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         no_tcp(None, LOCALHOST, 8084);
         assert_eq!(crate::machine::run("nft list ruleset"), "");
     });

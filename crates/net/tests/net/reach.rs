@@ -10,20 +10,17 @@ fn a_container_reaches_the_gateway_the_other_containers_and_the_world() {
         let net = machine.open(machine.config("reach"));
         let (one, two) = (connect(&net, "one", &[]), connect(&net, "two", &[]));
         assert_eq!(net.bridge().subnet.to_string(), "172.17.0.0/16");
-        assert_eq!(one.endpoint.ipv4.to_string(), "172.17.0.2");
+        assert_eq!(one.ipv4().to_string(), "172.17.0.2");
         assert_eq!(one.endpoint.mac_string(), "02:42:ac:11:00:02");
-        assert_eq!(two.endpoint.ipv4.to_string(), "172.17.0.3");
+        assert_eq!(two.ipv4().to_string(), "172.17.0.3");
         serve_tcp(&two.netns, 80, "two");
         serve_tcp(&machine.remote, 80, "remote");
         let from_one = |address| ask_tcp(Some(&one.netns), address, 80);
-        assert_eq!(
-            from_one(two.endpoint.ipv4).as_deref(),
-            Some("two 172.17.0.2")
-        );
+        assert_eq!(from_one(two.ipv4()).as_deref(), Some("two 172.17.0.2"));
         // The world sees the machine's address.
         assert_eq!(from_one(REMOTE), Some(format!("remote {MACHINE}")));
         assert_eq!(
-            ask_tcp(None, two.endpoint.ipv4, 80).as_deref(),
+            ask_tcp(None, two.ipv4(), 80).as_deref(),
             Some("two 172.17.0.1")
         );
     });
@@ -62,10 +59,7 @@ fn unpublished_ports_are_closed_to_other_hosts() {
         let net = machine.open(machine.config("closed"));
         let container = connect(&net, "one", &[]);
         serve_tcp(&container.netns, 80, "one");
-        assert_eq!(
-            ask_tcp(Some(&machine.remote), container.endpoint.ipv4, 80),
-            None
-        );
+        assert_eq!(ask_tcp(Some(&machine.remote), container.ipv4(), 80), None);
         no_tcp(Some(&machine.remote), MACHINE, 80);
     });
 }
@@ -103,7 +97,7 @@ fn without_icc_containers_do_not_reach_each_other() {
         let (one, two) = (connect(&net, "one", &[]), connect(&net, "two", &[]));
         serve_tcp(&two.netns, 80, "two");
         serve_tcp(&machine.remote, 80, "remote");
-        no_tcp(Some(&one.netns), two.endpoint.ipv4, 80);
+        no_tcp(Some(&one.netns), two.ipv4(), 80);
         assert!(ask_tcp(Some(&one.netns), REMOTE, 80).is_some());
     });
 }

@@ -3,7 +3,7 @@
 //! A flow of UDP that goes on without a pause keeps the translation that it began with; when a
 //! port is published or taken away, such flows must begin anew.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::attributes::{nest, put};
 use super::{Error, Messages, NLM_F_ACK, NLM_F_REQUEST, Socket};
@@ -19,6 +19,7 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 // The bits of CTA_FILTER_*_FLAGS (net/netfilter/nf_internals.h).
@@ -27,20 +28,25 @@ const FILTER_PROTO_NUM: u32 = 1 << 3;
 const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
 /// Forgets the connections that this address answers (the translated ones included).
-pub fn forget_answered_by(socket: &mut Socket, address: Ipv4Addr) -> Result<(), Error> {
-    flush(socket, |out| {
+pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
+    let family = match address {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    flush(socket, family, |out| {
         nest(out, CTA_TUPLE_REPLY, |out| {
-            nest(out, CTA_TUPLE_IP, |out| {
-                put(out, CTA_IP_V4_SRC, &address.octets())
+            nest(out, CTA_TUPLE_IP, |out| match address {
+                IpAddr::V4(address) => put(out, CTA_IP_V4_SRC, &address.octets()),
+                IpAddr::V6(address) => put(out, CTA_IP_V6_SRC, &address.octets()),
             });
         });
         filter(out, 0, FILTER_IP_SRC);
     })
 }
 
-/// Forgets the connections of this protocol that were made to this port.
+/// Forgets the connections of this protocol that were made to this port by IPv4.
 pub fn forget_port(socket: &mut Socket, protocol: u8, port: u16) -> Result<(), Error> {
-    flush(socket, |out| {
+    flush(socket, libc::AF_INET, |out| {
         nest(out, CTA_TUPLE_ORIG, |out| {
             nest(out, CTA_TUPLE_PROTO, |out| {
                 put(out, CTA_PROTO_NUM, &[protocol]);
@@ -58,11 +64,11 @@ fn filter(out: &mut Vec<u8>, original: u32, reply: u32) {
     });
 }
 
-fn flush(socket: &mut Socket, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+fn flush(socket: &mut Socket, family: i32, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
     let mut messages = Messages::new();
     let kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
     messages.push(kind, NLM_F_REQUEST | NLM_F_ACK, |out| {
-        out.extend([libc::AF_INET as u8, 0, 0, 0]);
+        out.extend([u8::try_from(family).unwrap_or(0), 0, 0, 0]);
         write(out);
     });
     socket.execute(messages)?;

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{Emitable, ParseableParametrized};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -28,6 +30,7 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTM_DELNEIGH: u16 = 29;
 
@@ -45,16 +48,25 @@ pub struct Link {
     pub master: Option<u32>,
     pub mtu: u32,
     pub mac: Vec<u8>,
+    /// A number that tells links apart by their owner; 0 is nobody's.
+    pub group: u32,
     pub up: bool,
     /// Has a carrier, and the kernel knows: packets are not dropped any more.
     pub running: bool,
 }
 
-/// An IPv4 network with the link that leads to it.
+/// Of addresses and routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// A network with the link that leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     pub link: u32,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub prefix: u8,
 }
 
@@ -89,28 +101,37 @@ pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Error> {
     }
 }
 
-/// Makes a bridge, already up. Its address is given, so that it does not change with its ports.
+/// A bridge to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewBridge<'a> {
+    pub name: &'a str,
+    /// Given, so that it does not change with the bridge's ports.
+    pub mac: [u8; 6],
+    pub mtu: Option<u32>,
+    /// Whose it is.
+    pub group: u32,
+}
+
+/// Makes a bridge, already up.
 ///
 /// It floods multicast rather than snooping, as it would without a querier anyway: with snooping,
 /// every port that comes or goes has the kernel go through the timers of all others.
-pub fn create_bridge(
-    socket: &mut Socket,
-    name: &str,
-    mac: [u8; 6],
-    mtu: Option<u32>,
-) -> Result<(), Error> {
+pub fn create_bridge(socket: &mut Socket, bridge: &NewBridge<'_>) -> Result<(), Error> {
     let mut message = LinkMessage::default();
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
     message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Address(mac.to_vec()),
+        LinkAttribute::IfName(bridge.name.to_owned()),
+        LinkAttribute::Group(bridge.group),
+        LinkAttribute::Address(bridge.mac.to_vec()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MulticastSnooping(false)])),
         ]),
     ];
-    message.attributes.extend(mtu.map(LinkAttribute::Mtu));
+    message
+        .attributes
+        .extend(bridge.mtu.map(LinkAttribute::Mtu));
     let mut messages = Messages::new();
     messages.push(RTM_NEWLINK, MAKE, emit(&message));
     socket.execute(messages).map(|_| ())
@@ -165,29 +186,31 @@ pub fn set_mtu(socket: &mut Socket, index: u32, mtu: u32) -> Result<(), Error> {
     socket.execute(messages).map(|_| ())
 }
 
-/// Brings a link up with this address and, if given, a default route: one exchange.
+/// Makes a link a port of the bridge `master`.
+pub fn set_master(socket: &mut Socket, index: u32, master: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Controller(master));
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&message));
+    socket.execute(messages).map(|_| ())
+}
+
+/// Brings a link up with these addresses, each with its prefix' length, and default routes to
+/// these gateways, in place of those that are there: one exchange.
 pub fn configure(
     socket: &mut Socket,
     index: u32,
-    address: Ipv4Addr,
-    prefix: u8,
-    gateway: Option<Ipv4Addr>,
+    addresses: &[(IpAddr, u8)],
+    gateways: &[IpAddr],
 ) -> Result<(), Error> {
     let mut messages = Messages::new();
     messages.push(RTM_SETLINK, CHANGE, emit(&up(index)));
-    push_address(&mut messages, index, address, prefix);
-    if let Some(gateway) = gateway {
-        let mut route = RouteMessage::default();
-        route.header.address_family = AddressFamily::Inet;
-        route.header.table = RouteHeader::RT_TABLE_MAIN;
-        route.header.protocol = RouteProtocol::Boot;
-        route.header.scope = RouteScope::Universe;
-        route.header.kind = RouteType::Unicast;
-        route.attributes = vec![
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
-            RouteAttribute::Oif(index),
-        ];
-        messages.push(RTM_NEWROUTE, MAKE, emit(&route));
+    for (address, prefix) in addresses {
+        push_address(&mut messages, index, *address, *prefix);
+    }
+    for gateway in gateways {
+        push_default_route(&mut messages, index, *gateway);
     }
     socket.execute(messages).map(|_| ())
 }
@@ -195,7 +218,7 @@ pub fn configure(
 pub fn add_address(
     socket: &mut Socket,
     index: u32,
-    address: Ipv4Addr,
+    address: IpAddr,
     prefix: u8,
 ) -> Result<(), Error> {
     let mut messages = Messages::new();
@@ -203,25 +226,49 @@ pub fn add_address(
     socket.execute(messages).map(|_| ())
 }
 
-/// The IPv4 addresses of all links.
-pub fn addresses(socket: &mut Socket) -> Result<Vec<Network>, Error> {
+/// The default route leads to this gateway from now on.
+pub fn replace_default_route(
+    socket: &mut Socket,
+    index: u32,
+    gateway: IpAddr,
+) -> Result<(), Error> {
+    let mut messages = Messages::new();
+    push_default_route(&mut messages, index, gateway);
+    socket.execute(messages).map(|_| ())
+}
+
+/// Takes the default route away. It is no error if there is none.
+pub fn delete_default_route(socket: &mut Socket, family: Family) -> Result<(), Error> {
+    let message = default_route(family);
+    let mut messages = Messages::new();
+    messages.push(RTM_DELROUTE, CHANGE, emit(&message));
+    match socket.execute(messages) {
+        Err(error) if !error.is(libc::ESRCH) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The addresses of all links.
+pub fn addresses(socket: &mut Socket, family: Family) -> Result<Vec<Network>, Error> {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family.number();
     let replies = dump(socket, RTM_GETADDR, &message)?;
     let parse = |reply: &Reply| {
         let RouteNetlinkMessage::NewAddress(message) = decode(reply)? else {
             return None;
         };
-        let address = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            })?;
+        let mut found = None;
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(address) => found = Some(*address),
+                // IPv6 has only this.
+                AddressAttribute::Address(address) => found = found.or(Some(*address)),
+                _ => {}
+            }
+        }
         Some(Network {
             link: message.header.index,
-            address,
+            address: found?,
             prefix: message.header.prefix_len,
         })
     };
@@ -229,9 +276,9 @@ pub fn addresses(socket: &mut Socket) -> Result<Vec<Network>, Error> {
 }
 
 /// The networks that the host routes, in all tables, but the default route.
-pub fn routes(socket: &mut Socket) -> Result<Vec<Network>, Error> {
+pub fn routes(socket: &mut Socket, family: Family) -> Result<Vec<Network>, Error> {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family.number();
     let replies = dump(socket, RTM_GETROUTE, &message)?;
     let parse = |reply: &Reply| {
         let RouteNetlinkMessage::NewRoute(message) = decode(reply)? else {
@@ -240,7 +287,12 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<Network>, Error> {
         let (mut address, mut link) = (None, 0);
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(found)) => address = Some(*found),
+                RouteAttribute::Destination(RouteAddress::Inet(found)) => {
+                    address = Some(IpAddr::V4(*found));
+                }
+                RouteAttribute::Destination(RouteAddress::Inet6(found)) => {
+                    address = Some(IpAddr::V6(*found));
+                }
                 RouteAttribute::Oif(index) => link = *index,
                 _ => {}
             }
@@ -267,13 +319,14 @@ pub fn delete_link(socket: &mut Socket, index: u32) -> Result<(), Error> {
 }
 
 /// Forgets which hardware address a neighbour had. An unknown neighbour is no error.
-pub fn forget_neighbour(socket: &mut Socket, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+pub fn forget_neighbour(socket: &mut Socket, link: u32, address: IpAddr) -> Result<(), Error> {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = Family::of(address).number();
     message.header.ifindex = link;
-    message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
-        address,
-    ))];
+    message.attributes = vec![NeighbourAttribute::Destination(match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    })];
     let mut messages = Messages::new();
     messages.push(RTM_DELNEIGH, CHANGE, emit(&message));
     match socket.execute(messages) {
@@ -341,24 +394,82 @@ fn up(index: u32) -> LinkMessage {
     message
 }
 
-fn push_address(messages: &mut Messages, index: u32, address: Ipv4Addr, prefix: u8) {
+impl Family {
+    pub fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    fn number(self) -> AddressFamily {
+        match self {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        }
+    }
+}
+
+fn push_address(messages: &mut Messages, index: u32, address: IpAddr, prefix: u8) {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = Family::of(address).number();
     message.header.prefix_len = prefix;
-    message.header.scope = AddressScope::Universe;
+    message.header.scope = scope(address);
     message.header.index = index;
-    let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-    let broadcast = Ipv4Addr::from(u32::from(address) | host_bits);
     message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-        AddressAttribute::Broadcast(broadcast),
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
     ];
+    match address {
+        IpAddr::V4(address) => {
+            let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+            let broadcast = Ipv4Addr::from(u32::from(address) | host_bits);
+            let broadcast = AddressAttribute::Broadcast(broadcast);
+            message.attributes.push(broadcast);
+        }
+        // Nobody else can have it, and it is to be used at once.
+        IpAddr::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
+    }
     messages.push(
         RTM_NEWADDR,
         MAKE & !NLM_F_EXCL | NLM_F_REPLACE,
         emit(&message),
     );
+}
+
+fn scope(address: IpAddr) -> AddressScope {
+    let for_link = match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if for_link {
+        AddressScope::Link
+    } else {
+        AddressScope::Universe
+    }
+}
+
+fn push_default_route(messages: &mut Messages, index: u32, gateway: IpAddr) {
+    let mut route = default_route(Family::of(gateway));
+    route.attributes = vec![
+        RouteAttribute::Gateway(gateway.into()),
+        RouteAttribute::Oif(index),
+    ];
+    messages.push(
+        RTM_NEWROUTE,
+        MAKE & !NLM_F_EXCL | NLM_F_REPLACE,
+        emit(&route),
+    );
+}
+
+fn default_route(family: Family) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = family.number();
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Boot;
+    route.header.scope = RouteScope::Universe;
+    route.header.kind = RouteType::Unicast;
+    route
 }
 
 fn dump(socket: &mut Socket, kind: u16, message: &impl Emitable) -> Result<Vec<Reply>, Error> {
@@ -391,6 +502,7 @@ fn parse_link(reply: &Reply) -> Option<Link> {
         master: None,
         mtu: 0,
         mac: Vec::new(),
+        group: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         running: message.header.flags.contains(LinkFlags::Running),
     };
@@ -400,6 +512,7 @@ fn parse_link(reply: &Reply) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Address(mac) => link.mac = mac,
+            LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),

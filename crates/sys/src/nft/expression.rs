@@ -1,5 +1,6 @@
 //! The expressions that rules are made of, and their encoding.
 
+use super::Family;
 use crate::netlink::attributes::{nest, put, put_be32, put_text};
 
 /// One step of a rule. Registers are numbered in words of four bytes from 8 on (`NFT_REG32_00`);
@@ -29,6 +30,8 @@ pub enum Expression {
     ConnectionStatus,
     /// Loads the kind of the destination address (`RTN_*`).
     DestinationKind,
+    /// Loads the kind of the source address (`RTN_*`).
+    SourceKind,
     /// Keeps the bits of the mask, in the host's order.
     Mask(u32),
     /// Keeps the bits of the mask, in the packet's order.
@@ -41,8 +44,13 @@ pub enum Expression {
     LookUp {
         map: String,
     },
+    /// Goes on if the set has the key in the first registers.
+    Among {
+        set: String,
+    },
     /// Redirects to the address and the port in these registers.
     Dnat {
+        family: Family,
         address: u32,
         port: u32,
     },
@@ -95,13 +103,8 @@ impl Expression {
             }
             Expression::ConnectionState => connection(out, 0),
             Expression::ConnectionStatus => connection(out, 2),
-            Expression::DestinationKind => write(out, "fib", |out| {
-                const ADDRESS_TYPE: u32 = 3;
-                const DESTINATION: u32 = 1 << 1;
-                put_be32(out, 3, DESTINATION);
-                put_be32(out, 2, ADDRESS_TYPE);
-                put_be32(out, 1, FIRST);
-            }),
+            Expression::SourceKind => address_kind(out, 1 << 0),
+            Expression::DestinationKind => address_kind(out, 1 << 1),
             Expression::Mask(mask) => bitwise(out, &mask.to_ne_bytes()),
             Expression::MaskBytes(mask) => bitwise(out, mask),
             Expression::Equal(value) => compare(out, 0, value),
@@ -111,10 +114,18 @@ impl Expression {
                 put_be32(out, 2, FIRST);
                 put_be32(out, 3, FIRST);
             }),
-            Expression::Dnat { address, port } => write(out, "nat", |out| {
+            Expression::Among { set } => write(out, "lookup", |out| {
+                put_text(out, 1, set);
+                put_be32(out, 2, FIRST);
+            }),
+            Expression::Dnat {
+                family,
+                address,
+                port,
+            } => write(out, "nat", |out| {
                 const DNAT: u32 = 1;
                 put_be32(out, 1, DNAT);
-                put_be32(out, 2, libc::AF_INET.cast_unsigned());
+                put_be32(out, 2, u32::from(family.number()));
                 put_be32(out, 3, *address);
                 put_be32(out, 5, *port);
             }),
@@ -177,6 +188,16 @@ fn payload(out: &mut Vec<u8>, base: u32, [offset, length, register]: [u32; 3]) {
 fn connection(out: &mut Vec<u8>, key: u32) {
     write(out, "ct", |out| {
         put_be32(out, 2, key);
+        put_be32(out, 1, FIRST);
+    });
+}
+
+/// `which` is `NFTA_FIB_F_SADDR` or `NFTA_FIB_F_DADDR`.
+fn address_kind(out: &mut Vec<u8>, which: u32) {
+    const ADDRESS_TYPE: u32 = 3;
+    write(out, "fib", |out| {
+        put_be32(out, 3, which);
+        put_be32(out, 2, ADDRESS_TYPE);
         put_be32(out, 1, FIRST);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::event::epoll::EventFlags;
 
@@ -38,7 +38,7 @@ impl Server {
     }
 
     pub(super) fn adopt(&mut self, containers: &[Adoption]) -> Vec<PortBinding> {
-        let wanted: HashMap<&str, (Ipv4Addr, HashSet<&PortBinding>)> = containers
+        let wanted: HashMap<&str, (IpAddr, HashSet<&PortBinding>)> = containers
             .iter()
             .map(|one| {
                 (
@@ -89,7 +89,7 @@ impl Server {
     fn listen(
         &mut self,
         container_id: &str,
-        target: Ipv4Addr,
+        target: IpAddr,
         Bound { bindings, socket }: Bound,
     ) -> Result<(), Refusal> {
         let id = self.number();
