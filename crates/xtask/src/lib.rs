@@ -5,7 +5,7 @@
 pub const LAYERS: &[&[&str]] = &[
     &["base", "oci", "docker"],
     &["sys", "tasks", "http", "store"],
-    &["runtime", "image", "net", "docker-client"],
+    &["runtime", "image", "net", "dns", "docker-client"],
     &["keeper"],
     &["engine"],
     &["docker-api", "cli"],
