@@ -7,5 +7,6 @@ mod firewall;
 mod firewalld;
 mod lifecycle;
 mod many;
+mod networks;
 mod published;
 mod reach;
