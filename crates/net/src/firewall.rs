@@ -31,6 +31,7 @@ pub mod foreign;
 pub mod live;
 mod parts;
 
+pub use parts::FIRST;
 use parts::*;
 
 /// Published at one address: address, protocol, port to address, port.

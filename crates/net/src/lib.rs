@@ -20,6 +20,7 @@ mod network;
 mod ports;
 mod reaper;
 pub mod relay;
+mod resolver;
 mod watch;
 
 pub use config::{BridgeConfig, Config, Firewall};
@@ -30,3 +31,4 @@ pub use network::{
     DEFAULT_NETWORK, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet, Subnet6,
     SubnetRequest,
 };
+pub use resolver::{RESOLVER, ResolverSockets};

@@ -10,7 +10,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -30,6 +30,7 @@ use crate::network::{DEFAULT_NETWORK, Network};
 use crate::ports;
 use crate::reaper::Reaper;
 use crate::relay::{self, Connected, Kept, Publication};
+use crate::resolver::{self, ResolverSockets};
 
 mod gateway;
 mod hosts;
@@ -170,6 +171,17 @@ impl Net {
         let created = self.visitor.create();
         created.map_err(|source| Error::Netlink {
             what: "make a network namespace".to_owned(),
+            source,
+        })
+    }
+
+    /// Sockets on [`crate::RESOLVER`] in a container's namespace, with port 53 led to them by
+    /// rules inside it; 53 itself stays free there. A later call, of a restarted daemon, makes
+    /// them anew, with the same ports if it can.
+    pub fn resolver_sockets(&self, netns: BorrowedFd<'_>) -> Result<ResolverSockets, Error> {
+        let opened = self.visitor.visit(netns, resolver::open);
+        opened.map_err(|source| Error::Netlink {
+            what: "open the resolver's sockets in the container".to_owned(),
             source,
         })
     }

@@ -11,7 +11,7 @@ pub const LOOPBACK: Cidr = Cidr::new(Ipv4Addr::new(127, 0, 0, 0), 8);
 pub const LOOPBACK6: Cidr<Ipv6Addr> = Cidr::new(Ipv6Addr::LOCALHOST, 128);
 pub const LINK_LOCAL6: Cidr<Ipv6Addr> = Cidr::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 /// `NFT_REG32_00`: registers are words of four bytes.
-const FIRST: u32 = 8;
+pub const FIRST: u32 = 8;
 /// An interface's name takes four of them.
 const NAME_REGISTERS: u32 = 4;
 

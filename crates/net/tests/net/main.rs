@@ -10,3 +10,4 @@ mod many;
 mod networks;
 mod published;
 mod reach;
+mod resolver;

@@ -32,6 +32,11 @@ pub enum Expression {
     DestinationKind,
     /// Loads the kind of the source address (`RTN_*`).
     SourceKind,
+    /// Loads a value.
+    Load {
+        value: Vec<u8>,
+        register: u32,
+    },
     /// Keeps the bits of the mask, in the host's order.
     Mask(u32),
     /// Keeps the bits of the mask, in the packet's order.
@@ -105,6 +110,10 @@ impl Expression {
             Expression::ConnectionStatus => connection(out, 2),
             Expression::SourceKind => address_kind(out, 1 << 0),
             Expression::DestinationKind => address_kind(out, 1 << 1),
+            Expression::Load { value, register } => write(out, "immediate", |out| {
+                put_be32(out, 1, *register);
+                nest(out, 2, |out| put(out, DATA_VALUE, value));
+            }),
             Expression::Mask(mask) => bitwise(out, &mask.to_ne_bytes()),
             Expression::MaskBytes(mask) => bitwise(out, mask),
             Expression::Equal(value) => compare(out, 0, value),
