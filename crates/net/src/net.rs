@@ -9,7 +9,7 @@
 //! flushed table, a killed relay) is made again from them.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,7 +21,7 @@ use berth_sys::nft::Family;
 use crate::address::Cidr;
 use crate::bridge::{self, failed, mac_of};
 use crate::config::{Config, Firewall};
-use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest};
+use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
 use crate::error::Error;
 use crate::firewall::live::{Live, Present};
 use crate::firewall::{self, Contents};
@@ -184,6 +184,18 @@ impl Net {
             what: "open the resolver's sockets in the container".to_owned(),
             source,
         })
+    }
+
+    /// A new socket in the namespace for an address of this one's family, neither bound nor
+    /// connected: what the container's name server asks the container's own servers with.
+    pub fn socket(
+        &self,
+        netns: BorrowedFd<'_>,
+        protocol: Protocol,
+        towards: SocketAddr,
+    ) -> io::Result<OwnedFd> {
+        self.visitor
+            .visit(netns, move || resolver::socket(protocol, towards))
     }
 
     /// Gives the namespace an interface in the network, with addresses and default routes, and

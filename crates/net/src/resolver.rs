@@ -10,11 +10,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use berth_sys::netlink::Socket;
 use berth_sys::nft::{
     self, Batch, Chain, Expression, Family, Hook, HookPoint, MetaKey, Rule, Table,
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::endpoint::Protocol;
 use crate::firewall::FIRST;
@@ -46,6 +48,19 @@ pub fn open() -> io::Result<ResolverSockets> {
     let tcp = TcpListener::bind((RESOLVER, tcp)).or_else(|_| TcpListener::bind((RESOLVER, 0)))?;
     redirect(&mut socket, udp.local_addr()?, tcp.local_addr()?)?;
     Ok(ResolverSockets { udp, tcp })
+}
+
+/// A socket of the calling thread's namespace.
+pub fn socket(protocol: Protocol, towards: SocketAddr) -> io::Result<OwnedFd> {
+    let family = match towards {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let kind = match protocol {
+        Protocol::Udp => SocketType::DGRAM,
+        Protocol::Tcp => SocketType::STREAM,
+    };
+    Ok(socket_with(family, kind, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Makes the table anew, in one step.

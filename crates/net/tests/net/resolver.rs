@@ -1,11 +1,11 @@
 //! The resolver's sockets inside a container.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use berth_net::{RESOLVER, ResolverSockets};
+use berth_net::{Protocol, RESOLVER, ResolverSockets};
 
 use crate::machine::{Container, connect, inside, run, with_machine};
 
@@ -94,5 +94,25 @@ fn a_restarted_daemon_finds_the_same_sockets() {
         let third = open();
         assert_ne!(ports(&third), before);
         check(&container, &third);
+    });
+}
+
+#[test]
+fn a_socket_towards_another_server_is_in_the_containers_network() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("other"));
+        let container = connect(&net, "one", &[]);
+        let server = inside(&container.netns, || {
+            UdpSocket::bind("127.0.0.1:0").expect("bind")
+        });
+        let towards: SocketAddr = server.local_addr().expect("an address");
+        let made = net.socket(container.netns.as_fd(), Protocol::Udp, towards);
+        let client = UdpSocket::from(made.expect("a socket"));
+        client.connect(towards).expect("connect");
+        client.send(b"question").expect("send");
+        answer(&server);
+        let mut buffer = [0; 64];
+        let bytes = client.recv(&mut buffer).expect("an answer");
+        assert_eq!(&buffer[..bytes], b"question");
     });
 }
