@@ -7,8 +7,8 @@ pub mod env;
 pub mod flags;
 mod health;
 pub mod limits;
-mod mount;
-mod network;
+pub mod mount;
+pub mod network;
 mod port;
 
 use std::collections::BTreeMap;

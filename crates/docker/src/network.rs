@@ -91,7 +91,7 @@ wire! {
     pub struct Ipam {
         pub driver: String,
         pub options: Option<BTreeMap<String, String>>,
-        pub config: Vec<IpamConfig>,
+        pub config: Option<Vec<IpamConfig>>,
     }
 }
 
@@ -121,6 +121,55 @@ wire! {
         pub ipv4_address: String,
         #[serde(rename = "IPv6Address")]
         pub ipv6_address: String,
+    }
+}
+
+wire! {
+    /// The body of `POST /networks/create`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct CreateRequest {
+        pub name: String,
+        pub driver: String,
+        pub scope: String,
+        #[serde(rename = "EnableIPv4", skip_serializing_if = "zero")]
+        pub enable_ipv4: Option<bool>,
+        #[serde(rename = "EnableIPv6", skip_serializing_if = "zero")]
+        pub enable_ipv6: Option<bool>,
+        #[serde(rename = "IPAM")]
+        pub ipam: Option<Ipam>,
+        pub internal: bool,
+        pub attachable: bool,
+        pub ingress: bool,
+        pub config_only: bool,
+        pub config_from: Option<ConfigReference>,
+        pub options: Option<BTreeMap<String, String>>,
+        pub labels: Option<BTreeMap<String, String>>,
+    }
+}
+
+wire! {
+    #[serde(rename_all = "PascalCase")]
+    pub struct CreateResponse {
+        pub id: String,
+        pub warning: String,
+    }
+}
+
+wire! {
+    /// The body of `POST /networks/{id}/connect`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct ConnectRequest {
+        pub container: String,
+        pub endpoint_config: Option<EndpointSettings>,
+    }
+}
+
+wire! {
+    /// The body of `POST /networks/{id}/disconnect`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct DisconnectRequest {
+        pub container: String,
+        pub force: bool,
     }
 }
 

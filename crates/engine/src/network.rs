@@ -405,11 +405,11 @@ fn describe(shared: &Shared, network: Predefined<'_>, containers: bool) -> Netwo
     };
     if let ("bridge", Some(net)) = (network.name, &shared.net) {
         let bridge = net.bridge();
-        described.ipam.config = vec![IpamConfig {
+        described.ipam.config = Some(vec![IpamConfig {
             subnet: bridge.subnet.to_string(),
             gateway: bridge.gateway.to_string(),
             ..IpamConfig::default()
-        }];
+        }]);
         let option = |key: &str, value: String| (format!("com.docker.network.{key}"), value);
         described.options = BTreeMap::from([
             option("bridge.default_bridge", "true".to_owned()),

@@ -124,7 +124,15 @@ const CONTEXT: &[Command] = &[
     context::USE,
 ];
 
-const NETWORK: &[Command] = &[inspect::NETWORK, network::LS];
+const NETWORK: &[Command] = &[
+    network::CONNECT,
+    network::CREATE,
+    network::DISCONNECT,
+    inspect::NETWORK,
+    network::LS,
+    network::PRUNE,
+    network::RM,
+];
 
 const SYSTEM: &[Command] = &[
     system::DF,

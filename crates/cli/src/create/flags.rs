@@ -211,7 +211,7 @@ const COMMON: &[Flag] = &[
         .short('l')
         .check(env::check_label),
     Flag::list("label-file", "Set the labels of a file"),
-    Flag::list("link", "Link to another container"),
+    Flag::list("link", "Link to another container").check(network::check_link),
     Flag::list("link-local-ip", "Link-local addresses, IPv4 or IPv6"),
     Flag::text("log-driver", "How the output is logged"),
     Flag::list("log-opt", "Options of the logging driver"),

@@ -18,37 +18,79 @@ pub struct Networks {
 const DEFAULT: &str = "default";
 
 pub fn plan(flags: &Parsed) -> Result<Networks, Error> {
-    let mut endpoints = BTreeMap::new();
-    let mut mode = DEFAULT.to_owned();
     let given = flags.list("network");
     let unnamed = [DEFAULT.to_owned()];
-    for (index, text) in if given.is_empty() {
+    let wanted = if given.is_empty() {
         &unnamed[..]
     } else {
         given
-    }
-    .iter()
-    .enumerate()
-    {
+    };
+    let mut endpoints = BTreeMap::new();
+    let mut mode = DEFAULT.to_owned();
+    let (mut own, mut predefined) = (false, false);
+    for (index, text) in wanted.iter().enumerate() {
         let (name, mut endpoint) = parse(text)?;
         if index == 0 {
-            complete(&mut endpoint, flags)?;
+            complete(&name, &mut endpoint, flags)?;
             mode.clone_from(&name);
         }
-        // These have no endpoint of their own.
-        if matches!(name.as_str(), "host" | "none") || name.starts_with("container:") {
-            continue;
+        match is_own(&name) {
+            true => own = true,
+            false => predefined = true,
         }
-        if endpoints.insert(name.clone(), Some(endpoint)).is_some() {
+        check_endpoint(&name, &endpoint)?;
+        if endpoints.contains_key(&name) {
             return Err(format!("network {name:?} is specified multiple times"));
         }
+        // What is one network's and asks for nothing is the daemon's to complete.
+        if given.len() == 1 && endpoint == EndpointSettings::default() {
+            continue;
+        }
+        endpoints.insert(name, Some(endpoint));
+    }
+    if own && predefined {
+        return Err(
+            "conflicting options: cannot attach both user-defined and non-user-defined \
+             network-modes"
+                .to_owned(),
+        );
     }
     Ok(Networks {
         mode,
         config: NetworkingConfig {
-            endpoints_config: (!endpoints.is_empty()).then_some(endpoints),
+            endpoints_config: Some(endpoints),
         },
     })
+}
+
+/// Whether it is a network that somebody made.
+fn is_own(name: &str) -> bool {
+    !matches!(name, "" | "default" | "bridge" | "host" | "none") && !name.starts_with("container:")
+}
+
+fn check_endpoint(name: &str, endpoint: &EndpointSettings) -> Result<(), Error> {
+    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    if name.trim().is_empty() {
+        return Err("no name set for network".to_owned());
+    }
+    if !is_own(name) && given(&endpoint.aliases) {
+        return Err(
+            "network-scoped aliases are only supported for user-defined networks".to_owned(),
+        );
+    }
+    let mac = endpoint.mac_address.trim();
+    let parts: Vec<&str> = mac.split([':', '-']).collect();
+    let is_mac = parts.len() == 6
+        && parts
+            .iter()
+            .all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
+    match mac.is_empty() || is_mac {
+        true => Ok(()),
+        false => Err(format!(
+            "{} is not a valid mac address",
+            endpoint.mac_address
+        )),
+    }
 }
 
 /// `name`, or `name=n,alias=a,ip=1.2.3.4,...`.
@@ -59,11 +101,14 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
     }
     let mut name = String::new();
     for field in mount::csv(text) {
-        let Some((key, value)) = field.split_once('=') else {
+        // Docker's client lowers the values too.
+        let lower = field.to_lowercase();
+        let pair = lower.split_once('=').filter(|(key, _)| !key.is_empty());
+        let Some((key, value)) = pair else {
             return Err(format!("invalid field {field}"));
         };
         let value = value.trim();
-        match key.trim().to_lowercase().as_str() {
+        match key.trim() {
             "name" => value.clone_into(&mut name),
             "alias" => endpoint
                 .aliases
@@ -78,12 +123,12 @@ fn parse(text: &str) -> Result<(String, EndpointSettings), Error> {
                     .split_once('=')
                     .ok_or_else(|| "invalid key value pair format in driver options".to_owned())?;
                 let options = endpoint.driver_opts.get_or_insert_default();
-                options.insert(key.trim().to_lowercase(), value.trim().to_owned());
+                options.insert(key.trim().to_owned(), value.trim().to_owned());
             }
             "gw-priority" => {
                 endpoint.gw_priority = value
                     .parse()
-                    .map_err(|_| format!("invalid gw-priority: {value:?}"))?;
+                    .map_err(|_| format!("invalid gw-priority ({value}): invalid syntax"))?;
             }
             key => return Err(format!("invalid field key {key}")),
         }
@@ -99,12 +144,43 @@ pub fn check(text: &str) -> Result<(), String> {
 }
 
 /// What the flags of their own say about the first network.
-fn complete(endpoint: &mut EndpointSettings, flags: &Parsed) -> Result<(), Error> {
-    if let Some(address) = flags.given("ip") {
-        address.clone_into(&mut ipam(endpoint).ipv4_address);
+fn complete(name: &str, endpoint: &mut EndpointSettings, flags: &Parsed) -> Result<(), Error> {
+    let config = endpoint.ipam_config.clone().unwrap_or_default();
+    let given = |long: &str| flags.given(long).is_some_and(|text| !text.is_empty());
+    let conflicts = [
+        (
+            endpoint.aliases.is_some() && given("network-alias"),
+            "--network-alias and per-network alias",
+        ),
+        (
+            !config.ipv4_address.is_empty() && given("ip"),
+            "--ip and per-network IPv4 address",
+        ),
+        (
+            !config.ipv6_address.is_empty() && given("ip6"),
+            "--ip6 and per-network IPv6 address",
+        ),
+        (
+            !endpoint.mac_address.is_empty() && given("mac-address"),
+            "--mac-address and per-network MAC address",
+        ),
+        (
+            !config.link_local_ips.is_empty() && given("link-local-ip"),
+            "--link-local-ip and per-network link-local IP addresses",
+        ),
+    ];
+    if let Some((_, what)) = conflicts.iter().find(|(conflict, _)| *conflict) {
+        return Err(format!("conflicting options: cannot specify both {what}"));
     }
-    if let Some(address) = flags.given("ip6") {
-        address.clone_into(&mut ipam(endpoint).ipv6_address);
+    if given("ip") {
+        flags
+            .text("ip")
+            .clone_into(&mut ipam(endpoint).ipv4_address);
+    }
+    if given("ip6") {
+        flags
+            .text("ip6")
+            .clone_into(&mut ipam(endpoint).ipv6_address);
     }
     for address in flags.list("link-local-ip") {
         ipam(endpoint).link_local_ips.push(address.clone());
@@ -113,24 +189,24 @@ fn complete(endpoint: &mut EndpointSettings, flags: &Parsed) -> Result<(), Error
         endpoint.aliases.get_or_insert_default().push(alias.clone());
     }
     // On the default bridge links live in the host configuration alone.
-    let is_own = flags
-        .given("network")
-        .is_some_and(|name| !matches!(name, "default" | "bridge" | "host" | "none"));
-    if is_own && !flags.list("link").is_empty() {
+    if is_own(name) && !flags.list("link").is_empty() {
         endpoint.links = Some(flags.list("link").to_vec());
     }
-    if let Some(mac) = flags.given("mac-address") {
-        let parts: Vec<&str> = mac.split([':', '-']).collect();
-        let is_mac = parts.len() == 6
-            && parts
-                .iter()
-                .all(|part| part.len() == 2 && u8::from_str_radix(part, 16).is_ok());
-        if !is_mac {
-            return Err(format!("{mac} is not a valid mac address"));
-        }
-        mac.clone_into(&mut endpoint.mac_address);
+    if given("mac-address") {
+        flags
+            .text("mac-address")
+            .clone_into(&mut endpoint.mac_address);
     }
     Ok(())
+}
+
+/// `name`, or `name:alias`.
+pub fn check_link(text: &str) -> Result<(), String> {
+    match text.split(':').count() {
+        _ if text.is_empty() => Err("empty string specified for links".to_owned()),
+        1 | 2 => Ok(()),
+        _ => Err(format!("bad format for links: {text}")),
+    }
 }
 
 fn ipam(endpoint: &mut EndpointSettings) -> &mut EndpointIpamConfig {
@@ -186,6 +262,38 @@ mod tests {
         assert_eq!(endpoint.aliases.unwrap(), ["x"]);
         assert_eq!(parse("container:x").unwrap().0, "container:x");
         assert!(parse("ip=1.2.3.4").is_err());
+        assert_eq!(
+            parse("name=a,gw-priority=x").unwrap_err(),
+            "invalid gw-priority (x): invalid syntax"
+        );
+    }
+
+    #[test]
+    fn an_option_of_the_first_network_is_given_once_and_where_it_has_a_meaning() {
+        let planned = |line: &str| {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let flags = crate::flags::parse(
+                crate::create::flags::CREATE,
+                crate::flags::Order::FlagsFirst,
+                &words,
+            );
+            plan(&flags.unwrap())
+        };
+        let both = "conflicting options: cannot specify both --ip and per-network IPv4 address";
+        let twice = planned("--network name=a,ip=10.0.0.2 --ip 10.0.0.3");
+        assert_eq!(twice.err().unwrap(), both);
+        let mixed = "conflicting options: cannot attach both user-defined and non-user-defined network-modes";
+        assert_eq!(planned("--network a --network host").err().unwrap(), mixed);
+        let alias = "network-scoped aliases are only supported for user-defined networks";
+        assert_eq!(planned("--network-alias x").err().unwrap(), alias);
+        let two = planned("--network a --network b --link c:d").ok().unwrap();
+        let endpoints = two.config.endpoints_config.unwrap();
+        assert_eq!(two.mode, "a");
+        let links = |name: &str| endpoints[name].clone().unwrap().links;
+        assert_eq!(links("a"), Some(vec!["c:d".to_owned()]));
+        assert_eq!(links("b"), None);
+        let bare = planned("--network a").ok().unwrap();
+        assert_eq!(bare.config.endpoints_config, Some(BTreeMap::new()));
     }
 
     #[test]
