@@ -92,6 +92,10 @@ impl Failures {
         self.0.push(failure.into());
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn outcome(self) -> Outcome {
         let unreachable = self.0.iter().any(|failure| failure.unreachable);
         match self.0.len() {

@@ -56,6 +56,11 @@ pub async fn create(mut call: Call) -> Answer {
             "config cannot be empty in order to create a container",
         ));
     }
+    if let Some(names) = shapes::too_many_networks(call.version, &request) {
+        return Err(Error::invalid(format!(
+            "Container cannot be created with multiple network endpoints: {names}"
+        )));
+    }
     shapes::create_request(call.version, &mut request);
     let name = call.query.some("name").map(str::to_owned);
     let platform = call.query.some("platform").map(str::to_owned);

@@ -1,6 +1,6 @@
-//! Networks: the three that there always are.
+//! Networks, and containers on them.
 
-use berth_docker::network::PruneResponse;
+use berth_docker::network::{ConnectRequest, CreateRequest, DisconnectRequest};
 use http::StatusCode;
 
 use crate::call::Call;
@@ -13,7 +13,8 @@ const PRUNE_FILTERS: &[&str] = &["label", "label!", "until"];
 
 pub async fn list(call: Call) -> Answer {
     let filters = call.query.filters(LIST_FILTERS)?;
-    let networks = call.shared.engine.network_list(&filters)?;
+    let detailed = shapes::lists_containers_of_networks(call.version);
+    let networks = call.shared.engine.network_list(&filters, detailed)?;
     let shaped = networks
         .iter()
         .map(|network| shapes::network(call.version, network));
@@ -25,26 +26,55 @@ pub async fn inspect(call: Call) -> Answer {
     respond::ok(&shapes::network(call.version, &network))
 }
 
-/// The networks that there always are cannot be removed, and there are no others.
+pub async fn create(mut call: Call) -> Answer {
+    let mut request: CreateRequest = call
+        .json()
+        .await?
+        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    shapes::network_create_request(call.version, &mut request);
+    let engine = call.shared.engine.clone();
+    let created = call
+        .finish(async move { engine.network_create(request).await })
+        .await?;
+    Ok(respond::json(StatusCode::CREATED, &created))
+}
+
 pub async fn remove(call: Call) -> Answer {
-    let network = call.shared.engine.network_inspect(&call.name)?;
-    Err(Error::new(
-        StatusCode::FORBIDDEN,
-        format!(
-            "{} is a pre-defined network and cannot be removed",
-            network.name
-        ),
-    ))
+    let (engine, name) = (call.shared.engine.clone(), call.name.clone());
+    call.finish(async move { engine.network_remove(&name).await })
+        .await?;
+    respond::no_content()
+}
+
+pub async fn connect(mut call: Call) -> Answer {
+    let mut request: ConnectRequest = call
+        .json()
+        .await?
+        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    shapes::network_connect_request(call.version, &mut request);
+    let (engine, name) = (call.shared.engine.clone(), call.name.clone());
+    call.finish(async move { engine.network_connect(&name, request).await })
+        .await?;
+    Ok(respond::status(StatusCode::OK))
+}
+
+pub async fn disconnect(mut call: Call) -> Answer {
+    let request: DisconnectRequest = call
+        .json()
+        .await?
+        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    let (engine, name) = (call.shared.engine.clone(), call.name.clone());
+    call.finish(async move { engine.network_disconnect(&name, request).await })
+        .await?;
+    Ok(respond::status(StatusCode::OK))
 }
 
 pub async fn prune(call: Call) -> Answer {
-    call.query.filters(PRUNE_FILTERS)?;
-    respond::ok(&PruneResponse::default())
-}
-
-pub async fn unsupported(_call: Call) -> Answer {
-    Err(Error::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "networks of one's own are not supported: there are bridge, host and none",
-    ))
+    let filters = call.query.filters(PRUNE_FILTERS)?;
+    let engine = call.shared.engine.clone();
+    respond::ok(
+        &call
+            .finish(async move { engine.network_prune(&filters).await })
+            .await?,
+    )
 }

@@ -79,15 +79,13 @@ pub fn all() -> Vec<Route> {
         delete("/images/{}", |call| Box::pin(images::remove(call))),
         get("/networks", |call| Box::pin(networks::list(call))),
         get("/networks/", |call| Box::pin(networks::list(call))),
-        post("/networks/create", |call| {
-            Box::pin(networks::unsupported(call))
-        }),
+        post("/networks/create", |call| Box::pin(networks::create(call))),
         post("/networks/prune", |call| Box::pin(networks::prune(call))),
         post("/networks/{}/connect", |call| {
-            Box::pin(networks::unsupported(call))
+            Box::pin(networks::connect(call))
         }),
         post("/networks/{}/disconnect", |call| {
-            Box::pin(networks::unsupported(call))
+            Box::pin(networks::disconnect(call))
         }),
         get("/networks/{}", |call| Box::pin(networks::inspect(call))),
         delete("/networks/{}", |call| Box::pin(networks::remove(call))),

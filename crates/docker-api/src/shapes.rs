@@ -7,7 +7,7 @@
 use berth_docker::container::{CreateRequest, Inspect, Summary};
 use berth_docker::exec;
 use berth_docker::image;
-use berth_docker::network::Network;
+use berth_docker::network::{ConnectRequest, CreateRequest as NetworkCreateRequest, Network};
 use berth_docker::system::{DiskUsage, Info};
 
 use crate::ordered::Object;
@@ -88,6 +88,25 @@ pub fn create_request(version: Version, request: &mut CreateRequest) {
             endpoint.mac_address.clear();
         }
     }
+    let networking = request.networking_config.as_mut();
+    let endpoints = networking.and_then(|config| config.endpoints_config.as_mut());
+    for endpoint in endpoints
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, it)| it.as_mut())
+    {
+        if version < Version(48) {
+            endpoint.gw_priority = 0;
+        }
+    }
+}
+
+/// Several networks at once came with 1.44: those that are asked for before.
+pub fn too_many_networks(version: Version, request: &CreateRequest) -> Option<String> {
+    let config = request.networking_config.as_ref()?;
+    let endpoints = config.endpoints_config.as_ref()?;
+    let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
+    (version < Version(44) && names.len() > 1).then(|| names.join(", "))
 }
 
 pub fn exec_create_request(version: Version, request: &mut exec::CreateRequest) {
@@ -144,6 +163,30 @@ fn endpoints(version: Version, container: &mut Object) {
             });
         });
     });
+}
+
+/// Networks without IPv4 came with 1.48.
+pub fn network_create_request(version: Version, request: &mut NetworkCreateRequest) {
+    if version < Version(48) {
+        request.enable_ipv4 = None;
+    }
+}
+
+/// The addresses of interfaces came with 1.44, priorities of gateways with 1.48.
+pub fn network_connect_request(version: Version, request: &mut ConnectRequest) {
+    if let Some(endpoint) = &mut request.endpoint_config {
+        if version < Version(44) {
+            endpoint.mac_address.clear();
+        }
+        if version < Version(48) {
+            endpoint.gw_priority = 0;
+        }
+    }
+}
+
+/// Until 1.28 the list of networks told who is on them.
+pub fn lists_containers_of_networks(version: Version) -> bool {
+    version < Version(28)
 }
 
 pub fn network(version: Version, network: &Network) -> Object {

@@ -25,6 +25,7 @@
 
 mod command;
 mod end;
+mod networks;
 mod start;
 
 use std::os::fd::OwnedFd;

@@ -1,12 +1,12 @@
 //! Creating a container: from a request to a record.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use berth_base::{Id, Timestamp, name};
 use berth_docker::container::{CreateRequest, CreateResponse};
-use berth_docker::network::EndpointSettings;
 use berth_image::Image;
 use berth_oci::Platform;
 
@@ -111,11 +111,13 @@ fn plan(
         platform: image.platform.os.clone(),
         config,
         host,
-        endpoint: EndpointSettings::default(),
+        endpoints: BTreeMap::new(),
         rootfs: Snapshot::default(),
         mounts: Vec::new(),
     };
-    record.endpoint = endpoint(shared, &record, request.networking_config)?;
+    let given = request.networking_config.and_then(|it| it.endpoints_config);
+    let mode = record.host.network_mode.as_str();
+    record.endpoints = network::requested(&shared.networks, mode, given.unwrap_or_default())?;
     record.mounts = mounts::requested(&record.config, &record.host, &|reference| {
         let other = shared.table.find(reference).map_err(as_invalid)?;
         Ok(other.view().record.mounts.clone())
@@ -144,49 +146,6 @@ fn check_links(shared: &Shared, record: &Record) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// What was asked for on the one network that the container has.
-fn endpoint(
-    shared: &Shared,
-    record: &Record,
-    networking: Option<berth_docker::container::NetworkingConfig>,
-) -> Result<EndpointSettings> {
-    // A network that does not exist is the start's affair: a client takes a 404 of a creation for
-    // a missing image, and pulls.
-    let mode = record.host.network_mode.as_str();
-    let mut chosen = EndpointSettings::default();
-    for (name, settings) in networking
-        .and_then(|it| it.endpoints_config)
-        .unwrap_or_default()
-    {
-        match shared.networks.of(&name) {
-            Some(network) if shared.networks.of(mode).map(|it| it.name) == Some(network.name) => {
-                chosen = settings.unwrap_or_default();
-            }
-            Some(_) => {
-                return Err(Error::invalid(format!(
-                    "container cannot be connected to network {name} beside {mode}: one of the \
-                     predefined networks is all that it can have"
-                )));
-            }
-            None if name == mode => chosen = settings.unwrap_or_default(),
-            None => return Err(Error::invalid(format!("network {name} not found"))),
-        }
-    }
-    let address = chosen
-        .ipam_config
-        .as_ref()
-        .is_some_and(|it| !it.ipv4_address.is_empty() || !it.ipv6_address.is_empty());
-    if address {
-        return Err(Error::invalid(format!(
-            "invalid config for network {mode}: invalid endpoint settings:\n\
-             * user specified IP address is supported on user defined networks only\n\
-             * user specified IP address is supported only when connecting to networks with user \
-             configured subnets"
-        )));
-    }
-    Ok(chosen)
 }
 
 /// Takes the given name, or makes one up.

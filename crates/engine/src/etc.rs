@@ -1,10 +1,11 @@
 //! The container's own `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`: written at each
 //! start, since the address is known only then, and bound into the container.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_net::files::{self, ResolvConf};
 
@@ -53,16 +54,64 @@ pub fn write_hosts(
     shared: &Shared,
     record: &Record,
     join: &Join,
-    endpoint: Option<&Connected>,
+    endpoints: &BTreeMap<String, Connected>,
 ) -> Result<()> {
     if matches!(join, Join::Container { .. }) {
         return Ok(());
     }
-    let files = in_directory(&shared.config.container_dir(record.id.as_str()));
-    match &files.hosts {
-        Some(path) => write_file(path, &hosts(shared, record, join, endpoint)?),
-        None => Ok(()),
+    let text = hosts(shared, record, join, endpoints)?;
+    write_file(&hosts_path(shared, record), &text)
+}
+
+fn hosts_path(shared: &Shared, record: &Record) -> PathBuf {
+    let directory = shared.config.container_dir(record.id.as_str());
+    directory.join("hosts")
+}
+
+/// Adds a running container's addresses on one more network; its own changes stay. Blocks.
+pub fn add_to_hosts(shared: &Shared, record: &Record, connected: &Connected) -> Result<()> {
+    let path = hosts_path(shared, record);
+    let mut text = read(&path)?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
     }
+    text += &files::host_lines(&own_hosts(record, [connected]));
+    write_file(&path, &text)
+}
+
+/// Takes away a running container's addresses on a network that it leaves. Blocks.
+pub fn take_from_hosts(shared: &Shared, record: &Record, connected: &Connected) -> Result<()> {
+    let path = hosts_path(shared, record);
+    let gone = files::host_lines(&own_hosts(record, [connected]));
+    let text = read(&path)?;
+    let kept = text
+        .split_inclusive('\n')
+        .filter(|line| !gone.lines().any(|it| it == line.trim_end()));
+    write_file(&path, &kept.collect::<String>())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).context(format!("read {}", path.display()))
+}
+
+/// The container's addresses on these networks, each with the names that are its own.
+fn own_hosts<'a>(
+    record: &Record,
+    connected: impl IntoIterator<Item = &'a Connected>,
+) -> Vec<(IpAddr, Vec<String>)> {
+    let config = &record.config;
+    if config.hostname.is_empty() {
+        return Vec::new();
+    }
+    let full = (!config.domainname.is_empty())
+        .then(|| format!("{}.{}", config.hostname, config.domainname));
+    let names: Vec<String> = full.into_iter().chain([config.hostname.clone()]).collect();
+    let addresses = |it: &Connected| {
+        let (v4, v6) = (it.endpoint.ipv4, it.endpoint.ipv6);
+        [v4.map(IpAddr::V4), v6.map(IpAddr::V6)]
+    };
+    let all = connected.into_iter().flat_map(addresses).flatten();
+    all.map(|address| (address, names.clone())).collect()
 }
 
 /// In place: a container that shares the file sees the new text. Without truncating it first,
@@ -101,7 +150,7 @@ fn hosts(
     shared: &Shared,
     record: &Record,
     join: &Join,
-    endpoint: Option<&Connected>,
+    endpoints: &BTreeMap<String, Connected>,
 ) -> Result<String> {
     let extra = extra_hosts(shared, record)?;
     if *join == Join::Host {
@@ -114,20 +163,9 @@ fn hosts(
         }
         return Ok(text);
     }
-    let config = &record.config;
-    let mut names = Vec::new();
-    if !config.hostname.is_empty() {
-        if !config.domainname.is_empty() {
-            names.push(format!("{}.{}", config.hostname, config.domainname));
-        }
-        names.push(config.hostname.clone());
-    }
-    let own: Vec<(IpAddr, Vec<String>)> = endpoint
-        .filter(|_| !names.is_empty())
-        .and_then(|connected| Some((IpAddr::V4(connected.endpoint.ipv4?), names)))
-        .into_iter()
-        .collect();
-    Ok(files::hosts(&own, &extra, true))
+    let mut connected: Vec<&Connected> = endpoints.values().collect();
+    connected.sort_by(|a, b| a.endpoint.interface.cmp(&b.endpoint.interface));
+    Ok(files::hosts(&own_hosts(record, connected), &extra, true))
 }
 
 /// `--add-host name:address`; `host-gateway` is the host as the container reaches it.

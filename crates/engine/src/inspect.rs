@@ -9,6 +9,7 @@ use berth_docker::network::EndpointSettings;
 use berth_docker::port::{PortBinding, PortMap};
 
 use crate::etc;
+use crate::network::dns_names;
 use crate::record::{Connected, Phase, Record, State, View};
 use crate::shared::Shared;
 use crate::spec::process::path_and_args;
@@ -86,21 +87,21 @@ fn network_settings(shared: &Shared, view: &View) -> NetworkSettings {
         settings.sandbox_id = sandbox_id(&view.record.id, view.state.started_at);
         settings.sandbox_key = format!("/proc/{pid}/ns/net");
     }
-    if let Some(Connected { id, endpoint }) = &view.state.endpoint {
-        settings.endpoint_id = id.to_string();
-        settings.gateway = text(endpoint.gateway);
-        settings.ip_address = text(endpoint.ipv4);
-        settings.ip_prefix_len = i64::from(endpoint.prefix);
-        settings.mac_address = endpoint.mac_string();
+    // Beside the networks, Docker shows what is had on the default bridge.
+    if let Some(default) = settings.networks.get("bridge")
+        && view.state.endpoints.contains_key("bridge")
+    {
+        let default = default.clone();
+        settings.endpoint_id = default.endpoint_id;
+        settings.gateway = default.gateway;
+        settings.ip_address = default.ip_address;
+        settings.ip_prefix_len = default.ip_prefix_len;
+        settings.ipv6_gateway = default.ipv6_gateway;
+        settings.global_ipv6_address = default.global_ipv6_address;
+        settings.global_ipv6_prefix_len = default.global_ipv6_prefix_len;
+        settings.mac_address = default.mac_address;
     }
     settings
-}
-
-/// Empty of an address that there is not.
-fn text(address: Option<std::net::Ipv4Addr>) -> String {
-    address
-        .map(|address| address.to_string())
-        .unwrap_or_default()
 }
 
 /// An id for the container's network namespace: that of the container with the start's time
@@ -115,21 +116,46 @@ fn sandbox_id(id: &Id, started_at: Timestamp) -> String {
     )
 }
 
-/// The container's one network, with what it got there while it runs.
+/// The container's networks, with what it got there while it runs.
 pub fn networks(shared: &Shared, view: &View) -> BTreeMap<String, EndpointSettings> {
-    let Some(network) = shared.networks.of(&view.record.host.network_mode) else {
-        return BTreeMap::new();
-    };
-    let mut settings = view.record.endpoint.clone();
-    settings.network_id = network.id.to_string();
-    if let Some(Connected { id, endpoint }) = &view.state.endpoint {
-        settings.endpoint_id = id.to_string();
-        settings.gateway = text(endpoint.gateway);
-        settings.ip_address = text(endpoint.ipv4);
-        settings.ip_prefix_len = i64::from(endpoint.prefix);
-        settings.mac_address = endpoint.mac_string();
+    let all = view.record.endpoints.iter();
+    all.map(|(name, asked)| (name.clone(), endpoint(shared, view, name, asked)))
+        .collect()
+}
+
+fn endpoint(
+    shared: &Shared,
+    view: &View,
+    name: &str,
+    asked: &EndpointSettings,
+) -> EndpointSettings {
+    let mut settings = asked.clone();
+    if let Ok(network) = shared.networks.find(name) {
+        settings.network_id = network.id.to_string();
+        if network.is_own() {
+            settings.dns_names = Some(dns_names(&view.record, asked));
+        }
     }
-    BTreeMap::from([(network.name.to_owned(), settings)])
+    let Some(Connected { id, endpoint }) = view.state.endpoints.get(name) else {
+        return settings;
+    };
+    settings.endpoint_id = id.to_string();
+    settings.mac_address = endpoint.mac_string();
+    if let Some(ipv4) = endpoint.ipv4 {
+        settings.ip_address = ipv4.to_string();
+        settings.ip_prefix_len = i64::from(endpoint.prefix);
+        settings.gateway = text(endpoint.gateway);
+    }
+    if let Some(ipv6) = endpoint.ipv6 {
+        settings.global_ipv6_address = ipv6.to_string();
+        settings.global_ipv6_prefix_len = i64::from(endpoint.prefix6);
+        settings.ipv6_gateway = text(endpoint.gateway6);
+    }
+    settings
+}
+
+fn text(address: Option<impl ToString>) -> String {
+    address.map(|it| it.to_string()).unwrap_or_default()
 }
 
 /// Published ports with their bindings, and exposed ones with none. Empty unless it runs.
@@ -143,8 +169,8 @@ fn port_map(view: &View) -> PortMap {
     }
     for binding in view
         .state
-        .endpoint
-        .iter()
+        .endpoints
+        .values()
         .flat_map(|connected| &connected.endpoint.ports)
     {
         let key = format!("{}/{}", binding.container_port, binding.protocol);

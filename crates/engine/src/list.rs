@@ -139,11 +139,8 @@ impl<'a> Choice<'a> {
         let networks = filters
             .get("network")
             .map(|text| {
-                shared
-                    .networks
-                    .of(text)
-                    .map_or(text, |network| network.name)
-                    .to_owned()
+                let network = shared.networks.of(text);
+                network.map_or_else(|| text.to_owned(), |network| network.name.clone())
             })
             .collect();
         Ok(Self {
@@ -177,8 +174,10 @@ impl<'a> Choice<'a> {
             && (!filters.contains("ancestor") || self.descends(view))
             && self.since.is_none_or(|since| record.created > since)
             && self.before.is_none_or(|before| record.created < before)
-            && (!filters.contains("network")
-                || self.networks.iter().any(|name| *name == network_name(view)))
+            && (!filters.contains("network") || {
+                let mut networks = self.networks.iter();
+                networks.any(|name| record.endpoints.contains_key(name))
+            })
             && filters.matches_any("volume", |wanted| {
                 record
                     .mounts
@@ -230,10 +229,6 @@ fn in_range(wanted: &str, port: u16, protocol: &str) -> bool {
     }
 }
 
-fn network_name(view: &View) -> String {
-    view.record.host.network_mode.clone()
-}
-
 fn summary(shared: &Shared, view: &View, now: Timestamp) -> Summary {
     let record = &view.record;
     let mounts: Vec<MountPoint> = record.mounts.iter().map(|mount| mount.point()).collect();
@@ -278,8 +273,8 @@ fn command(view: &View) -> String {
 pub fn ports(view: &View) -> Vec<SummaryPort> {
     let mut ports: Vec<SummaryPort> = view
         .state
-        .endpoint
-        .iter()
+        .endpoints
+        .values()
         .flat_map(|connected| &connected.endpoint.ports)
         .map(|binding| SummaryPort {
             ip: binding.host_ip.to_string(),

@@ -1,457 +1,292 @@
-//! A container's place on the network, and the three networks that always are: `bridge`, `host`
-//! and `none`.
+//! Networks: the three that always are (`bridge`, `host` and `none`), those that users make, and
+//! a container's places on them.
+//!
+//! A network is a record in the store, `network/ID`, written before its creation is answered; the
+//! kernel's part of it follows from the record ([`berth_net::Net`]).
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+mod create;
+mod describe;
+mod ipam;
+mod join;
+mod options;
+mod ports;
+mod remove;
+mod settings;
 
-use berth_base::{Chain, Id};
-use berth_docker::filters::Filters;
-use berth_docker::network::{EndpointSettings, Ipam, IpamConfig, Network, NetworkContainer};
-use berth_docker::port::{Port, PortMap, Protocol as DockerProtocol};
-use berth_net::{EndpointRequest, PortRequest, Protocol};
-use berth_store::{Store, Txn};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use berth_base::{Id, Timestamp};
+use berth_docker::network::CreateRequest;
+use berth_net::DEFAULT_NETWORK;
+use berth_store::{Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::record::{Connected, Record, View};
-use crate::shared::Shared;
-use crate::spec::container_of;
 
-const KEY: &str = "networks";
+pub use create::create;
+pub use describe::{inspect, list};
+pub use join::{Gateways, Join, Place, check_attachable, gateways, open_namespace};
+pub use ports::ports;
+pub use remove::{prune, remove};
+pub use settings::{check as check_settings, conflict, dns_names, requested};
 
-/// One of the three.
-#[derive(Debug, Clone, Copy)]
-pub struct Predefined<'a> {
-    pub id: &'a Id,
-    pub name: &'static str,
-    pub driver: &'static str,
+/// The ids of the three.
+const PREDEFINED: &str = "networks";
+/// The records of all others.
+const RECORDS: &str = "network/";
+
+/// One network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    pub id: Id,
+    pub name: String,
+    pub created: Timestamp,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The bridge that every instance has.
+    Default,
+    Host,
+    None,
+    /// A bridge that a user made: as it was asked for, and as it is.
+    Bridge {
+        request: Box<CreateRequest>,
+        made: Box<berth_net::Network>,
+    },
+    /// Nothing but a configuration for others.
+    Configuration {
+        request: Box<CreateRequest>,
+    },
+}
+
+impl Network {
+    pub fn driver(&self) -> &'static str {
+        match self.kind {
+            Kind::Default | Kind::Bridge { .. } => "bridge",
+            Kind::Host => "host",
+            Kind::None | Kind::Configuration { .. } => "null",
+        }
+    }
+
+    /// Whether a user made it.
+    pub fn is_own(&self) -> bool {
+        self.request().is_some()
+    }
+
+    /// What a user asked for.
+    pub fn request(&self) -> Option<&CreateRequest> {
+        match &self.kind {
+            Kind::Bridge { request, .. } | Kind::Configuration { request } => Some(request),
+            Kind::Default | Kind::Host | Kind::None => None,
+        }
+    }
+
+    /// What it is called below the engine, if there is anything of it there.
+    pub fn link(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Default => Some(DEFAULT_NETWORK),
+            Kind::Bridge { made, .. } => Some(&made.id),
+            Kind::Host | Kind::None | Kind::Configuration { .. } => None,
+        }
+    }
+}
+
+/// Whether a container's network mode names a network of a user's.
+pub fn is_own_mode(mode: &str) -> bool {
+    !is_predefined(mode) && crate::spec::container_of(mode).is_none()
+}
+
+fn is_predefined(name: &str) -> bool {
+    matches!(name, "" | "default" | "bridge" | "host" | "none")
+}
+
+/// All networks. The lock is held for look-ups only.
+#[derive(Debug)]
+pub struct Networks(RwLock<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_id: BTreeMap<String, Arc<Network>>,
+    /// Also names of networks that are being created.
+    names: HashMap<String, Id>,
 }
 
 /// The ids of the three networks; they are made once and kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Networks {
-    pub created: berth_base::Timestamp,
+#[derive(Serialize, Deserialize)]
+struct Predefined {
+    created: Timestamp,
     bridge: Id,
     host: Id,
     none: Id,
 }
 
 impl Networks {
-    /// Reads the ids, or makes them at the first start.
+    /// Reads the records; makes the ids of the three at the first start.
     pub async fn open(store: &Store) -> Result<Self> {
-        if let Some(item) = store.get(KEY).context("read the networks' ids")?
-            && let Ok(networks) = serde_json::from_slice(&item.value)
-        {
-            return Ok(networks);
-        }
-        let networks = Self {
-            created: berth_base::Timestamp::now(),
-            bridge: Id::random(),
-            host: Id::random(),
-            none: Id::random(),
-        };
-        let value = serde_json::to_vec(&networks).context("encode the networks' ids")?;
-        store
-            .txn(Txn::put(KEY, value))
-            .await
-            .context("record the networks' ids")?;
-        Ok(networks)
-    }
-
-    pub fn all(&self) -> [Predefined<'_>; 3] {
-        [
-            Predefined {
-                id: &self.bridge,
-                name: "bridge",
-                driver: "bridge",
-            },
-            Predefined {
-                id: &self.host,
-                name: "host",
-                driver: "host",
-            },
-            Predefined {
-                id: &self.none,
-                name: "none",
-                driver: "null",
-            },
-        ]
-    }
-
-    /// The network behind a container's network mode; `None` for `container:…`.
-    pub fn of(&self, mode: &str) -> Option<Predefined<'_>> {
-        let name = if matches!(mode, "" | "default") {
-            "bridge"
-        } else {
-            mode
-        };
-        self.all()
-            .into_iter()
-            .find(|network| network.name == name || network.id.as_str() == mode)
-    }
-
-    fn find(&self, reference: &str) -> Result<Predefined<'_>> {
-        let all = self.all();
-        let exact = |network: &&Predefined<'_>| {
-            network.name == reference || network.id.as_str() == reference
-        };
-        if let Some(found) = all.iter().find(exact) {
-            return Ok(*found);
-        }
-        let mut matching = all
-            .iter()
-            .filter(|network| !reference.is_empty() && network.id.as_str().starts_with(reference));
-        match (matching.next(), matching.next()) {
-            (Some(found), None) => Ok(*found),
-            (Some(_), Some(_)) => Err(Error::invalid(format!(
-                "network {reference} is ambiguous (matches found based on network ID prefix)"
-            ))),
-            (None, _) => Err(Error::not_found(format!("network {reference} not found"))),
-        }
-    }
-}
-
-/// How a container gets its network at a start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Join {
-    Host,
-    /// A namespace with nothing but a loopback.
-    None,
-    Bridge {
-        mac: Option<[u8; 6]>,
-        ipv4: Option<Ipv4Addr>,
-        ports: Vec<PortRequest>,
-    },
-    Container {
-        id: Id,
-        pid: i32,
-    },
-}
-
-impl Join {
-    pub fn plan(shared: &Shared, record: &Record) -> Result<Self> {
-        let mode = record.host.network_mode.as_str();
-        if let Some(reference) = container_of(mode) {
-            let found = shared.table.find(reference).map_err(|error| Error {
-                message: format!("joining network namespace of container: {}", error.message),
-                ..error
-            })?;
-            let view = found.view();
-            let id = view.record.id.clone();
-            return match view.state.phase.pid() {
-                Some(pid) => Ok(Self::Container { id, pid }),
-                None => Err(Error::conflict(format!(
-                    "cannot join network namespace of a non running container: container \
-                     {reference} is {}",
-                    view.state.phase.name()
-                ))),
-            };
-        }
-        match shared.networks.of(mode).map(|network| network.name) {
-            Some("host") => Ok(Self::Host),
-            Some("bridge") if shared.net.is_some() && !record.config.network_disabled => {
-                Ok(Self::Bridge {
-                    mac: mac(record)?,
-                    ipv4: ipv4(&record.endpoint)?,
-                    ports: ports(record)?,
-                })
-            }
-            Some(_) => Ok(Self::None),
-            None => Err(Error::not_found(format!(
-                "failed to set up container networking: network {mode} not found"
-            ))),
-        }
-    }
-
-    /// The namespace, with nothing but a loopback if it is new. It is kept alive by the container
-    /// from the launch on. Blocks.
-    pub fn namespace(&self, shared: &Shared) -> Result<Option<OwnedFd>> {
-        let failed = |error: berth_net::Error| {
-            Error::internal(format!(
-                "failed to set up container networking: {}",
-                Chain(&error)
-            ))
-        };
-        match self {
-            Self::Host => Ok(None),
-            Self::None | Self::Bridge { .. } => {
-                let made = shared.net.as_ref().map(|net| net.create_namespace());
-                made.transpose().map_err(failed)
-            }
-            Self::Container { id, pid } => {
-                let path = format!("/proc/{pid}/ns/net");
-                let netns = rustix::fs::open(
-                    path,
-                    rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-                    rustix::fs::Mode::empty(),
-                )
-                .context(format!("join the network of container {id}"))?;
-                // The process may have ended, and its number may be another's by now.
-                let still = shared.table.find(id.as_str())?.view().state.phase.pid();
-                if still != Some(*pid) {
-                    return Err(Error::conflict(format!(
-                        "cannot join network of a non running container: {id}"
-                    )));
-                }
-                Ok(Some(netns))
-            }
-        }
-    }
-
-    /// Connects the namespace to the bridge, if that is what this is. Blocks.
-    pub fn connect(
-        &self,
-        shared: &Shared,
-        record: &Record,
-        netns: Option<BorrowedFd<'_>>,
-    ) -> Result<Option<Connected>> {
-        let (Self::Bridge { mac, ipv4, ports }, Some(net), Some(netns)) =
-            (self, &shared.net, netns)
-        else {
-            return Ok(None);
-        };
-        let id = Id::random();
-        let request = EndpointRequest {
-            mac: *mac,
-            ipv4: *ipv4,
-            ports: ports.clone(),
-            ..EndpointRequest::new(record.id.as_str(), netns)
-        };
-        let endpoint = net
-            .connect(request)
-            .map_err(|error| connect_error(&error, record, &id))?;
-        Ok(Some(Connected { id, endpoint }))
-    }
-}
-
-/// Docker's words around a failed connection.
-fn connect_error(error: &berth_net::Error, record: &Record, endpoint: &Id) -> Error {
-    use berth_net::Error as Net;
-    let chain = Chain(error);
-    match error {
-        Net::PortAllocated { .. }
-        | Net::PortInUse { .. }
-        | Net::Bind { .. }
-        | Net::RangeExhausted { .. } => Error::internal(format!(
-            "failed to set up container networking: driver failed programming external \
-             connectivity on endpoint {} ({endpoint}): {chain}",
-            record.name
-        )),
-        Net::AddressInUse { .. } | Net::AddressOutside { .. } => {
-            Error::invalid(format!("failed to set up container networking: {chain}"))
-        }
-        _ => Error::internal(format!("failed to set up container networking: {chain}")),
-    }
-}
-
-fn mac(record: &Record) -> Result<Option<[u8; 6]>> {
-    let text = match record.endpoint.mac_address.as_str() {
-        "" => record.config.mac_address.as_str(),
-        given => given,
-    };
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let invalid = || Error::invalid(format!("invalid MAC address: {text}"));
-    let mut mac = [0u8; 6];
-    let mut parts = text.split([':', '-']);
-    for byte in &mut mac {
-        let part = parts
-            .next()
-            .filter(|part| part.len() == 2)
-            .ok_or_else(invalid)?;
-        *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
-    }
-    if parts.next().is_some() {
-        Err(invalid())
-    } else {
-        Ok(Some(mac))
-    }
-}
-
-fn ipv4(endpoint: &EndpointSettings) -> Result<Option<Ipv4Addr>> {
-    match endpoint
-        .ipam_config
-        .as_ref()
-        .map(|config| config.ipv4_address.as_str())
-    {
-        None | Some("") => Ok(None),
-        Some(text) => text
-            .parse()
-            .map(Some)
-            .map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}"))),
-    }
-}
-
-/// What is published: the bindings, and with `-P` every exposed port that has none.
-pub fn ports(record: &Record) -> Result<Vec<PortRequest>> {
-    let empty = PortMap::new();
-    let bindings = record.host.port_bindings.as_ref().unwrap_or(&empty);
-    let mut requests = Vec::new();
-    for (text, list) in bindings {
-        let (protocol, container_port) = port(text)?;
-        for binding in list.iter().flatten() {
-            let host_ip = match binding.host_ip.as_str() {
-                "" => None,
-                text => Some(
-                    text.trim_matches(['[', ']'])
-                        .parse::<IpAddr>()
-                        .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?,
-                ),
-            };
-            requests.push(PortRequest {
-                protocol,
-                container_port,
-                host_ip,
-                host_ports: host_ports(&binding.host_port)?,
+        let predefined = predefined(store).await?;
+        let mut inner = Inner::default();
+        for (id, name, kind) in [
+            (predefined.bridge, "bridge", Kind::Default),
+            (predefined.host, "host", Kind::Host),
+            (predefined.none, "none", Kind::None),
+        ] {
+            inner.insert(Network {
+                id,
+                name: name.to_owned(),
+                created: predefined.created,
+                kind,
             });
         }
-    }
-    if record.host.publish_all_ports {
-        for text in record.config.exposed_ports.keys() {
-            let bound = bindings
-                .get(text)
-                .and_then(Option::as_ref)
-                .is_some_and(|list| !list.is_empty());
-            if !bound {
-                let (protocol, container_port) = port(text)?;
-                requests.push(PortRequest {
-                    protocol,
-                    container_port,
-                    host_ip: None,
-                    host_ports: None,
-                });
+        let read = |item: Item| match serde_json::from_slice::<Network>(&item.value) {
+            Ok(network) => inner.insert(network),
+            Err(error) => {
+                tracing::error!(key = item.key, %error, "a network's record cannot be read");
             }
+        };
+        store
+            .each(RECORDS, read)
+            .context("read the networks' records")?;
+        Ok(Self(RwLock::new(inner)))
+    }
+
+    /// Finds a network by full id, by name, or by a prefix that only one id has.
+    pub fn find(&self, reference: &str) -> Result<Arc<Network>> {
+        let inner = self.read();
+        let exact = inner.by_id.get(reference).or_else(|| {
+            let id = inner.names.get(reference)?;
+            inner.by_id.get(id.as_str())
+        });
+        if let Some(found) = exact {
+            return Ok(found.clone());
         }
-    }
-    Ok(requests)
-}
-
-fn port(text: &str) -> Result<(Protocol, u16)> {
-    let port: Port = text.parse().map_err(|error| {
-        Error::invalid(format!("invalid port specification: {text:?}: {error}"))
-    })?;
-    match port.protocol {
-        DockerProtocol::Tcp => Ok((Protocol::Tcp, port.number)),
-        DockerProtocol::Udp => Ok((Protocol::Udp, port.number)),
-        DockerProtocol::Sctp => Err(Error::invalid("publishing SCTP ports is not supported")),
-    }
-}
-
-fn host_ports(text: &str) -> Result<Option<std::ops::RangeInclusive<u16>>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let invalid = || Error::invalid(format!("invalid port specification: {text:?}"));
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let first: u16 = first.parse().map_err(|_| invalid())?;
-    let last: u16 = last.parse().map_err(|_| invalid())?;
-    match (first, last) {
-        (0, 0) => Ok(None),
-        _ if first > last => Err(invalid()),
-        _ => Ok(Some(first..=last)),
-    }
-}
-
-/// `GET /networks`.
-pub fn list(shared: &Shared, filters: &Filters) -> Result<Vec<Network>> {
-    filters
-        .accept(&["driver", "type", "name", "id", "label", "dangling", "scope"])
-        .map_err(|error| Error::invalid(error.to_string()))?;
-    for kind in filters.get("type") {
-        if !matches!(kind, "builtin" | "custom") {
-            return Err(Error::invalid(format!("invalid filter: 'type'='{kind}'")));
+        let not_found = || Error::not_found(format!("network {reference} not found"));
+        if reference.is_empty() {
+            return Err(not_found());
         }
-    }
-    let dangling = filters
-        .flag("dangling")
-        .map_err(|error| Error::invalid(error.to_string()))?;
-    Ok(shared
-        .networks
-        .all()
-        .into_iter()
-        .filter(|network| {
-            filters.matches("driver", network.driver)
-                && filters.matches_any("name", |wanted| network.name.contains(wanted))
-                && filters.matches_any("id", |wanted| network.id.as_str().contains(wanted))
-                && filters.matches("type", "builtin")
-                && filters.matches("scope", "local")
-                && !filters.contains("label")
-                && dangling != Some(true)
-        })
-        .map(|network| describe(shared, network, false))
-        .collect())
-}
-
-/// `GET /networks/{id}`.
-pub fn inspect(shared: &Shared, reference: &str) -> Result<Network> {
-    Ok(describe(shared, shared.networks.find(reference)?, true))
-}
-
-fn describe(shared: &Shared, network: Predefined<'_>, containers: bool) -> Network {
-    let mut described = Network {
-        name: network.name.to_owned(),
-        id: network.id.to_string(),
-        created: shared.networks.created.to_string(),
-        scope: "local".to_owned(),
-        driver: network.driver.to_owned(),
-        enable_ipv4: true,
-        ipam: Ipam {
-            driver: "default".to_owned(),
-            ..Ipam::default()
-        },
-        ..Network::default()
-    };
-    if let ("bridge", Some(net)) = (network.name, &shared.net) {
-        let bridge = net.bridge();
-        described.ipam.config = Some(vec![IpamConfig {
-            subnet: bridge.subnet.to_string(),
-            gateway: bridge.gateway.to_string(),
-            ..IpamConfig::default()
-        }]);
-        let option = |key: &str, value: String| (format!("com.docker.network.{key}"), value);
-        described.options = BTreeMap::from([
-            option("bridge.default_bridge", "true".to_owned()),
-            option("bridge.enable_icc", bridge.icc.to_string()),
-            option("bridge.enable_ip_masquerade", bridge.masquerade.to_string()),
-            option("bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
-            option("bridge.name", bridge.name.clone()),
-            option("driver.mtu", bridge.mtu.to_string()),
-        ]);
-    }
-    if containers {
-        for handle in shared.table.all() {
-            let view = handle.view();
-            if shared
-                .networks
-                .of(&view.record.host.network_mode)
-                .map(|it| it.name)
-                == Some(network.name)
-                && let Some(container) = member(&view)
-            {
-                described
-                    .containers
-                    .insert(view.record.id.to_string(), container);
+        let mut matching = inner
+            .by_id
+            .range(reference.to_owned()..)
+            .take_while(|(id, _)| id.starts_with(reference));
+        match (matching.next(), matching.next()) {
+            (Some((_, found)), None) => Ok(found.clone()),
+            (Some(_), Some(_)) => {
+                let count = 2 + matching.count();
+                Err(Error::invalid(format!(
+                    "network {reference} is ambiguous ({count} matches found based on ID prefix)"
+                )))
             }
+            (None, _) => Err(not_found()),
         }
     }
-    described
+
+    /// The network behind a container's network mode; `None` for `container:…`, and for one that
+    /// is not there.
+    pub fn of(&self, mode: &str) -> Option<Arc<Network>> {
+        let name = match mode {
+            "" | "default" => "bridge",
+            mode => mode,
+        };
+        self.find(name).ok()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Network>> {
+        self.read().by_id.values().cloned().collect()
+    }
+
+    /// What the kernel has to have.
+    pub fn made(&self) -> Vec<berth_net::Network> {
+        let all = self.all();
+        let made = |network: &Arc<Network>| match &network.kind {
+            Kind::Bridge { made, .. } => Some(made.as_ref().clone()),
+            Kind::Default | Kind::Host | Kind::None | Kind::Configuration { .. } => None,
+        };
+        all.iter().filter_map(made).collect()
+    }
+
+    /// Takes a name for a network.
+    fn reserve(&self, name: &str, id: &Id) -> Result<()> {
+        let mut inner = self.write();
+        if inner.names.contains_key(name) {
+            return Err(Error::conflict(format!(
+                "network with name {name} already exists"
+            )));
+        }
+        inner.names.insert(name.to_owned(), id.clone());
+        Ok(())
+    }
+
+    fn release(&self, name: &str) {
+        self.write().names.remove(name);
+    }
+
+    fn insert(&self, network: Network) {
+        self.write().insert(network);
+    }
+
+    /// Takes the network out of every look-up; its name stays taken until [`Self::release`].
+    /// `None`: somebody else is removing it.
+    fn hide(&self, id: &Id) -> Option<Arc<Network>> {
+        self.write().by_id.remove(id.as_str())
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A running container as its network lists it.
-fn member(view: &View) -> Option<NetworkContainer> {
-    view.state.phase.pid()?;
-    let mut container = NetworkContainer {
-        name: view.record.name.clone(),
-        ..NetworkContainer::default()
-    };
-    if let Some(Connected { id, endpoint }) = &view.state.endpoint {
-        container.endpoint_id = id.to_string();
-        container.mac_address = endpoint.mac_string();
-        if let Some(ipv4) = endpoint.ipv4 {
-            container.ipv4_address = format!("{ipv4}/{}", endpoint.prefix);
-        }
+impl Inner {
+    fn insert(&mut self, network: Network) {
+        self.names.insert(network.name.clone(), network.id.clone());
+        let id = network.id.as_str().to_owned();
+        self.by_id.insert(id, Arc::new(network));
     }
-    Some(container)
+}
+
+impl Network {
+    /// Records the network; it exists once this returns.
+    async fn save(&self, store: &Store) -> Result<()> {
+        let value = serde_json::to_vec(self).context("encode a network's record")?;
+        store
+            .txn(Txn::put(format!("{RECORDS}{}", self.id), value))
+            .await
+            .context(format!("record network {}", self.id))?;
+        Ok(())
+    }
+
+    /// Takes the record away; the network no longer exists once this returns.
+    async fn delete(&self, store: &Store) -> Result<()> {
+        store
+            .txn(Txn::delete(format!("{RECORDS}{}", self.id)))
+            .await
+            .context(format!("remove the record of network {}", self.id))?;
+        Ok(())
+    }
+}
+
+async fn predefined(store: &Store) -> Result<Predefined> {
+    if let Some(item) = store.get(PREDEFINED).context("read the networks' ids")?
+        && let Ok(predefined) = serde_json::from_slice(&item.value)
+    {
+        return Ok(predefined);
+    }
+    let predefined = Predefined {
+        created: Timestamp::now(),
+        bridge: Id::random(),
+        host: Id::random(),
+        none: Id::random(),
+    };
+    let value = serde_json::to_vec(&predefined).context("encode the networks' ids")?;
+    store
+        .txn(Txn::put(PREDEFINED, value))
+        .await
+        .context("record the networks' ids")?;
+    Ok(predefined)
 }

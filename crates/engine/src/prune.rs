@@ -1,5 +1,6 @@
-//! Removing the containers that do not run.
+//! Removing the containers that do not run; the filters of all that is pruned.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_base::Timestamp;
@@ -15,22 +16,14 @@ pub async fn containers(shared: &Arc<Shared>, filters: &Filters) -> Result<Prune
     filters
         .accept(&["label", "label!", "until"])
         .map_err(invalid)?;
-    let now = Timestamp::now();
-    let until = match filters.get("until").next() {
-        Some(text) => Some(
-            Timestamp::parse_docker(text, now)
-                .map_err(|error| Error::invalid(error.to_string()))?,
-        ),
-        None => None,
-    };
+    let until = until(filters, Timestamp::now())?;
     let mut response = PruneResponse::default();
     for handle in shared.table.all() {
         let view = handle.view();
         let labels = view.record.config.labels.clone().unwrap_or_default();
         let chosen = !view.state.phase.is_active()
             && until.is_none_or(|until| view.record.created < until)
-            && filters.matches_labels("label", &labels)
-            && (!filters.contains("label!") || !filters.matches_labels("label!", &labels));
+            && matches_labels(filters, &labels);
         if !chosen {
             continue;
         }
@@ -57,4 +50,17 @@ pub async fn containers(shared: &Arc<Shared>, filters: &Filters) -> Result<Prune
         }
     }
     Ok(response)
+}
+
+/// The filter `until`: what was made later stays.
+pub fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>> {
+    let parse = |text| Timestamp::parse_docker(text, now);
+    let parsed = filters.get("until").next().map(parse).transpose();
+    parsed.map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// The filters `label` and `label!`.
+pub fn matches_labels(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
+    filters.matches_labels("label", labels)
+        && (!filters.contains("label!") || !filters.matches_labels("label!", labels))
 }

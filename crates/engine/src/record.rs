@@ -4,7 +4,7 @@
 //! the promise that the container exists; `container-states/<id>` is written at every start and
 //! end, and not synced: after a power failure no process is left whose state it could misreport.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,8 +37,9 @@ pub struct Record {
     pub config: Config,
     /// Completed with the daemon's defaults.
     pub host: HostConfig,
-    /// What was asked for on the network.
-    pub endpoint: EndpointSettings,
+    /// What was asked for on each network, by its name.
+    #[serde(flatten, with = "asked")]
+    pub endpoints: BTreeMap<String, EndpointSettings>,
     pub rootfs: Snapshot,
     pub mounts: Vec<Mount>,
 }
@@ -84,11 +85,12 @@ pub struct State {
     pub error: String,
     pub restarts: u32,
     pub stopped_by_user: bool,
-    /// While it runs on the bridge.
-    pub endpoint: Option<Connected>,
+    /// While it runs, what it got on each network, by its name.
+    #[serde(flatten, with = "got")]
+    pub endpoints: BTreeMap<String, Connected>,
 }
 
-/// A container on the bridge.
+/// A container on a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connected {
     pub id: Id,
@@ -151,8 +153,90 @@ impl Default for State {
             error: String::new(),
             restarts: 0,
             stopped_by_user: false,
-            endpoint: None,
+            endpoints: BTreeMap::new(),
         }
+    }
+}
+
+/// The one network that older daemons know, whose part of the records has a field of its own.
+const DEFAULT_NETWORK: &str = "bridge";
+
+/// [`Record::endpoints`] in the store: older daemons know `endpoint`, what was asked for on the
+/// network of the container's mode. It is read as that of the network `""` ([`load`]).
+mod asked {
+    use std::collections::BTreeMap;
+
+    use berth_docker::network::EndpointSettings;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::DEFAULT_NETWORK;
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        #[serde(default)]
+        endpoint: EndpointSettings,
+        endpoints: Option<BTreeMap<String, EndpointSettings>>,
+    }
+
+    pub fn serialize<S: Serializer>(
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let stored = Stored {
+            endpoint: endpoints.get(DEFAULT_NETWORK).cloned().unwrap_or_default(),
+            endpoints: Some(endpoints.clone()),
+        };
+        stored.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, EndpointSettings>, D::Error> {
+        let Stored {
+            endpoint,
+            endpoints,
+        } = Stored::deserialize(deserializer)?;
+        Ok(endpoints.unwrap_or_else(|| BTreeMap::from([(String::new(), endpoint)])))
+    }
+}
+
+/// [`State::endpoints`] in the store: `endpoint` is that on the default bridge.
+mod got {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Connected, DEFAULT_NETWORK};
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        endpoint: Option<Connected>,
+        #[serde(default)]
+        endpoints: BTreeMap<String, Connected>,
+    }
+
+    pub fn serialize<S: Serializer>(
+        endpoints: &BTreeMap<String, Connected>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut endpoints = endpoints.clone();
+        let stored = Stored {
+            endpoint: endpoints.remove(DEFAULT_NETWORK),
+            endpoints,
+        };
+        stored.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Connected>, D::Error> {
+        let Stored {
+            endpoint,
+            mut endpoints,
+        } = Stored::deserialize(deserializer)?;
+        let default = endpoint.map(|connected| (DEFAULT_NETWORK.to_owned(), connected));
+        endpoints.extend(default);
+        Ok(endpoints)
     }
 }
 
@@ -180,6 +264,17 @@ impl Record {
                 limit: u32::try_from(policy.maximum_retry_count).unwrap_or(0),
             },
             _ => Policy::No,
+        }
+    }
+
+    /// A record of an older daemon says what was asked for, but not on which network.
+    fn adopt_endpoint(&mut self) {
+        let Some(endpoint) = self.endpoints.remove("") else {
+            return;
+        };
+        let mode = self.host.network_mode.as_str();
+        if crate::spec::container_of(mode).is_none() {
+            self.endpoints.insert(mode.to_owned(), endpoint);
         }
     }
 
@@ -252,7 +347,8 @@ pub fn load(store: &Store) -> Result<Loaded> {
         let id = item.key.strip_prefix(RECORDS);
         loaded.known.extend(id.and_then(|id| id.parse().ok()));
         match serde_json::from_slice::<Record>(&item.value) {
-            Ok(record) => {
+            Ok(mut record) => {
+                record.adopt_endpoint();
                 let state = states.get(record.id.as_str());
                 let state = state.and_then(|value| serde_json::from_slice(value).ok());
                 loaded.containers.push((record, state.unwrap_or_default()));
@@ -266,4 +362,45 @@ pub fn load(store: &Store) -> Result<Loaded> {
         .each(RECORDS, read)
         .context("read the containers' records")?;
     Ok(loaded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected(network: &str) -> serde_json::Value {
+        serde_json::json!({"id": Id::random(), "endpoint": {
+            "container_id": "c", "network": network, "ipv4": "172.17.0.2", "prefix": 16,
+            "gateway": "172.17.0.1", "mac": [2, 66, 172, 17, 0, 2], "ports": [], "veth": "v"}})
+    }
+
+    #[test]
+    fn records_of_older_daemons_are_of_the_default_bridge_and_they_read_ours() {
+        let mut older = serde_json::to_value(State::default()).unwrap();
+        older.as_object_mut().unwrap().remove("endpoints");
+        older["endpoint"] = connected("bridge");
+        let mut state: State = serde_json::from_value(older.clone()).unwrap();
+        assert_eq!(state.endpoints["bridge"].endpoint.prefix, 16);
+        let other = serde_json::from_value(connected("x")).unwrap();
+        state.endpoints.insert("other".to_owned(), other);
+        let written = serde_json::to_value(&state).unwrap();
+        assert_eq!(written["endpoint"]["id"], older["endpoint"]["id"]);
+        assert_eq!(serde_json::from_value::<State>(written).unwrap(), state);
+    }
+
+    #[test]
+    fn what_an_older_daemon_was_asked_for_is_of_the_network_of_the_mode() {
+        let text = serde_json::json!({
+            "id": Id::random(), "name": "c", "created": Timestamp::ZERO, "image": "",
+            "platform": "linux", "config": {}, "host": {"NetworkMode": "bridge"},
+            "endpoint": {"MacAddress": "02:00:00:00:00:09"},
+            "rootfs": {"lower": [], "upper": "", "work": ""}, "mounts": []});
+        let mut record: Record = serde_json::from_value(text).unwrap();
+        record.adopt_endpoint();
+        assert_eq!(record.endpoints["bridge"].mac_address, "02:00:00:00:00:09");
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!(written["endpoint"]["MacAddress"], "02:00:00:00:00:09");
+        let again: Record = serde_json::from_value(written).unwrap();
+        assert_eq!(again.endpoints, record.endpoints);
+    }
 }

@@ -48,10 +48,13 @@ async fn all(shared: &Arc<Shared>) -> Result<()> {
         .await
         .unwrap_or_else(|_| Err(Error::internal("reading the records panicked")))?;
     let mut tasks = Vec::new();
-    for (record, state, keeper) in others {
+    for (mut record, state, keeper) in others {
         let shared = shared.clone();
         tasks.push(scope.spawn("recover a container", async move {
             let beginning = one(&shared, &record, state, keeper).await;
+            if beginning.keeper.is_some() {
+                settle_networks(&shared, &mut record, &beginning.state).await;
+            }
             (record, beginning)
         }));
     }
@@ -191,6 +194,25 @@ fn adopt(
     }
 }
 
+/// A network on which a running container shall be and is not: to connect or to disconnect it was
+/// interrupted, and nobody was answered.
+async fn settle_networks(shared: &Shared, record: &mut Record, state: &State) {
+    if shared.net.is_none() || record.config.network_disabled {
+        return;
+    }
+    let before = record.endpoints.len();
+    record.endpoints.retain(|name, _| {
+        let network = shared.networks.find(name);
+        let has_link = network.is_ok_and(|network| network.link().is_some());
+        !has_link || state.endpoints.contains_key(name)
+    });
+    if record.endpoints.len() != before
+        && let Err(error) = record.save(&shared.store).await
+    {
+        tracing::error!(container = %record.id, %error, "its networks were not recorded");
+    }
+}
+
 fn ended(state: State, exit: Option<ExitRecord>) -> Beginning {
     Beginning {
         state,
@@ -202,7 +224,7 @@ fn ended(state: State, exit: Option<ExitRecord>) -> Beginning {
 /// A container that did not run: its policy may want it, or `--rm` may have been interrupted.
 fn not_running(shared: &Shared, record: &Record, mut state: State) -> Beginning {
     let waiting = state.phase == Phase::Restarting;
-    state.endpoint = None;
+    state.endpoints.clear();
     state.phase = if state.was_started() {
         Phase::Exited
     } else {
@@ -251,11 +273,13 @@ async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
     let endpoints: Vec<Endpoint> = found
         .iter()
         .filter(|(_, beginning)| beginning.keeper.is_some())
-        .filter_map(|(_, beginning)| Some(beginning.state.endpoint.as_ref()?.endpoint.clone()))
+        .flat_map(|(_, beginning)| beginning.state.endpoints.values())
+        .map(|connected| connected.endpoint.clone())
         .collect();
+    let networks = shared.networks.made();
     let work = shared
         .scope
-        .spawn_blocking(move || net.restore(&[], &endpoints));
+        .spawn_blocking(move || net.restore(&networks, &endpoints));
     match work.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(error = %Chain(&error), "restore the network"),

@@ -1,5 +1,6 @@
 //! What all parts of the engine share, and the small operations on it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,8 +20,8 @@ use crate::config::{Config, Live, OWN_RUNTIME, Runtime};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
-use crate::network::Networks;
-use crate::record::Record;
+use crate::network::{Network, Networks};
+use crate::record::{Connected, Record};
 use crate::spec::{HostFacts, mounts::Kind};
 use crate::table::Table;
 use crate::volume::Volumes;
@@ -72,22 +73,29 @@ impl Shared {
             .publish("container", action, record.id.as_str(), attributes);
     }
 
-    /// `connect` or `disconnect`, with the network's id as the actor.
-    pub fn network_event(&self, record: &Record, action: &str) {
-        let Some(network) = self.networks.of(&record.host.network_mode) else {
-            return;
-        };
-        let attributes = [
-            ("container", record.id.as_str()),
-            ("name", network.name),
-            ("type", network.driver),
-        ];
-        let attributes = attributes
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect();
+    /// A network's event: what was done with it, or with a container on it.
+    pub fn network_event(&self, network: &Network, action: &str, container: Option<&Id>) {
+        let mut attributes: BTreeMap<String, String> = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver().to_owned()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id.to_string())));
         self.events
             .publish("network", action, network.id.as_str(), attributes);
+    }
+
+    /// `connect` or `disconnect` of a container and each of these networks.
+    pub fn network_events<'a>(
+        &self,
+        id: &Id,
+        networks: impl IntoIterator<Item = &'a String>,
+        action: &str,
+    ) {
+        for name in networks {
+            if let Ok(network) = self.networks.find(name) {
+                self.network_event(&network, action, Some(id));
+            }
+        }
     }
 
     /// `mount` or `unmount` of each volume that the container has.
@@ -111,12 +119,13 @@ impl Shared {
         }
     }
 
-    /// Frees the container's address, ports and rules. Blocks.
-    pub fn disconnect(&self, id: &str) {
-        if let Some(net) = &self.net
-            && let Err(error) = net.disconnect(id, berth_net::DEFAULT_NETWORK)
-        {
-            tracing::error!(container = id, error = %Chain(&error), "release its network");
+    /// Frees a container's addresses, ports and rules on these networks. Blocks.
+    pub fn disconnect<'a>(&self, id: &Id, connected: impl IntoIterator<Item = &'a Connected>) {
+        let Some(net) = &self.net else { return };
+        for Connected { endpoint, .. } in connected {
+            if let Err(error) = net.disconnect(id.as_str(), &endpoint.network) {
+                tracing::error!(container = %id, error = %Chain(&error), "release its network");
+            }
         }
     }
 

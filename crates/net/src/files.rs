@@ -196,10 +196,14 @@ pub fn hosts(own: &[(IpAddr, Vec<String>)], extra: &[(String, IpAddr)], ipv6: bo
     for (name, address) in extra {
         text += &format!("{address}\t{name}\n");
     }
-    for (address, names) in own {
-        text += &format!("{address}\t{}\n", names.join(" "));
-    }
-    text
+    text + &host_lines(own)
+}
+
+/// Lines of `hosts`: each address with its names.
+pub fn host_lines(own: &[(IpAddr, Vec<String>)]) -> String {
+    let line =
+        |(address, names): &(IpAddr, Vec<String>)| format!("{address}\t{}\n", names.join(" "));
+    own.iter().map(line).collect()
 }
 
 fn only_stub(host: &str) -> bool {

@@ -284,6 +284,10 @@ fn remove(cli: &Cli, flags: &Parsed) -> Outcome {
                 Err(error) => failures.push(error),
             }
         }
+        if !failures.is_empty() {
+            // Docker's client adds this line.
+            failures.push(Failure::new("exit status 1"));
+        }
         failures.outcome()
     })
 }

@@ -20,6 +20,7 @@ mod images;
 mod isolation;
 mod kills;
 mod network;
+mod networks;
 mod options;
 mod parity;
 mod proxies;

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use crate::attach::greet;
 use berth_docker::container::HostConfig;
+use berth_docker::network::EndpointSettings;
 use berth_keeper::protocol::{AttachOptions, ReplyBody, RequestBody, Target};
 use tokio::sync::oneshot;
 
 use super::{Owner, WAITING_CLIENTS};
 use crate::error::{Error, Result};
 use crate::keeper::settled;
+use crate::network::Network;
 use crate::options::StartOptions;
 use crate::record::{Phase, Record};
 
@@ -63,6 +65,18 @@ pub enum Command {
         host: Box<HostConfig>,
         reply: Reply<()>,
     },
+    /// Puts the container on a network.
+    Connect {
+        network: Arc<Network>,
+        settings: Box<EndpointSettings>,
+        reply: Reply<()>,
+    },
+    /// Takes the container off a network, which may not be there any more.
+    Disconnect {
+        name: String,
+        network: Option<Arc<Network>>,
+        reply: Reply<()>,
+    },
     Remove {
         volumes: bool,
         reply: Reply<()>,
@@ -104,6 +118,22 @@ impl Owner {
             Command::CancelRestart { reply } => answer(reply, self.cancel_restart().await),
             Command::Rename { name, reply } => answer(reply, self.rename(name).await),
             Command::Update { host, reply } => answer(reply, self.update(*host).await),
+            Command::Connect {
+                network,
+                settings,
+                reply,
+            } => {
+                let connected = Box::pin(self.connect(network, *settings)).await;
+                answer(reply, connected);
+            }
+            Command::Disconnect {
+                name,
+                network,
+                reply,
+            } => {
+                let disconnected = Box::pin(self.disconnect(&name, network)).await;
+                answer(reply, disconnected);
+            }
             Command::Remove { volumes, reply } => answer(reply, self.remove(volumes).await),
             Command::Sync { reply } => answer(reply, Ok(())),
         }

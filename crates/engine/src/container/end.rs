@@ -35,9 +35,9 @@ impl Owner {
         // Whoever waits for the end may want the ports right after it; an address can wait.
         let had_ports = self
             .state
-            .endpoint
-            .as_ref()
-            .is_some_and(|it| !it.endpoint.ports.is_empty());
+            .endpoints
+            .values()
+            .any(|it| !it.endpoint.ports.is_empty());
         if had_ports {
             self.release_network().await;
         }
@@ -109,20 +109,23 @@ impl Owner {
         }
     }
 
-    /// Takes address, ports and rules away, if there are any.
+    /// Takes addresses, ports and rules away, if there are any.
     pub(super) async fn release_network(&mut self) {
-        if self.state.endpoint.take().is_none() {
+        let endpoints = std::mem::take(&mut self.state.endpoints);
+        if endpoints.is_empty() {
             return;
         }
+        let names: Vec<String> = endpoints.keys().cloned().collect();
         let (shared, id) = (self.shared.clone(), self.record.id.clone());
         let work = self
             .shared
             .scope
-            .spawn_blocking(move || shared.disconnect(id.as_str()));
+            .spawn_blocking(move || shared.disconnect(&id, endpoints.values()));
         if work.await.is_err() {
             tracing::error!(container = %self.record.id, "releasing its network panicked");
         }
-        self.shared.network_event(&self.record, "disconnect");
+        self.shared
+            .network_events(&self.record.id, &names, "disconnect");
     }
 
     /// Removes the container: once its record is gone it does not exist; its directories go

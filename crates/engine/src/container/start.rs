@@ -1,6 +1,7 @@
 //! Starting: network, files, specification, launch; then the keeper's word.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -88,14 +89,16 @@ impl Owner {
         };
         let launched = result.and_then(|launched| {
             let keeper = Keeper::new(launched.control).context("talk to the container's keeper");
-            keeper.map(|keeper| (keeper, launched.endpoint))
+            keeper.map(|keeper| (keeper, launched.endpoints))
         });
         match launched {
-            Ok((keeper, endpoint)) => {
+            Ok((keeper, endpoints)) => {
                 self.keeper = Some(keeper);
                 self.timer = Some(Instant::now() + START_DEADLINE);
-                self.state.endpoint = endpoint;
-                self.shared.network_event(&self.record, "connect");
+                self.state.endpoints = endpoints;
+                let networks = self.record.endpoints.keys();
+                self.shared
+                    .network_events(&self.record.id, networks, "connect");
                 self.shared.volume_events(&self.record, "mount");
             }
             Err(error) => self.start_failed(error, START_FAILED).await,
@@ -236,7 +239,7 @@ struct Job {
 
 struct Launched {
     control: OwnedFd,
-    endpoint: Option<Connected>,
+    endpoints: BTreeMap<String, Connected>,
 }
 
 impl Job {
@@ -246,11 +249,11 @@ impl Job {
         if self.connects_meanwhile() {
             let control = self.launch(netns, true)?;
             return match self.connect(netns) {
-                Ok(endpoint) => {
+                Ok(endpoints) => {
                     go(&control);
                     Ok(Launched {
                         control: control.into(),
-                        endpoint,
+                        endpoints,
                     })
                 }
                 Err(error) => {
@@ -259,16 +262,14 @@ impl Job {
                 }
             };
         }
-        let endpoint = self.connect(netns)?;
+        let endpoints = self.connect(netns)?;
         match self.launch(netns, false) {
             Ok(control) => Ok(Launched {
                 control: control.into(),
-                endpoint,
+                endpoints,
             }),
             Err(error) => {
-                if endpoint.is_some() {
-                    self.shared.disconnect(self.record.id.as_str());
-                }
+                self.shared.disconnect(&self.record.id, endpoints.values());
                 Err(error)
             }
         }
@@ -278,20 +279,20 @@ impl Job {
     /// those of the interface, which must be there before they are set; what another runtime
     /// looks at before the command begins is not known.
     fn connects_meanwhile(&self) -> bool {
-        matches!(self.joins.network, Join::Bridge { .. })
+        matches!(self.joins.network, Join::Networks(_))
             && self.record.host.sysctls.is_empty()
             && matches!(self.shared.oci_runtime(&self.record), Ok(None))
     }
 
-    /// The endpoint, with the address in `hosts`.
-    fn connect(&self, netns: Option<BorrowedFd<'_>>) -> Result<Option<Connected>> {
+    /// The endpoints, with the addresses in `hosts`.
+    fn connect(&self, netns: Option<BorrowedFd<'_>>) -> Result<BTreeMap<String, Connected>> {
         let (shared, record, network) = (&self.shared, &self.record, &self.joins.network);
-        let endpoint = network.connect(shared, record, netns)?;
-        let written = etc::write_hosts(shared, record, network, endpoint.as_ref());
-        if written.is_err() && endpoint.is_some() {
-            shared.disconnect(record.id.as_str());
+        let endpoints = network.connect(shared, record, netns)?;
+        let written = etc::write_hosts(shared, record, network, &endpoints);
+        if written.is_err() {
+            shared.disconnect(&record.id, endpoints.values());
         }
-        written.map(|()| endpoint)
+        written.map(|()| endpoints)
     }
 
     fn launch(&self, netns: Option<BorrowedFd<'_>>, gated: bool) -> Result<UnixStream> {
@@ -396,7 +397,7 @@ impl Job {
                     |joined| joined.view().record.config.hostname.clone(),
                 )
             }
-            Join::None | Join::Bridge { .. } => String::new(),
+            Join::None | Join::Networks(_) => String::new(),
         };
         Cow::Owned(Config {
             hostname,

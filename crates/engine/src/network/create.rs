@@ -1,0 +1,466 @@
+//! Creating a network: from a request to a record (moby, `daemon/network.go`,
+//! `libnetwork/{controller,network}.go`).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use berth_base::{Chain, Id, Timestamp};
+use berth_docker::network::{ConfigReference, CreateRequest, CreateResponse, Ipam, IpamConfig};
+use berth_net::{GatewayModes, NetworkRequest, SubnetRequest};
+
+use super::ipam::{self, Block};
+use super::options::{self, Options};
+use super::{Kind, Network, is_predefined};
+use crate::error::{Error, ErrorKind, Result};
+use crate::shared::Shared;
+
+/// The address manager that there is.
+const IPAM_DRIVER: &str = "default";
+
+/// Makes a network; it exists, with its bridge and its record on the disk, when this returns.
+pub async fn create(shared: &Arc<Shared>, request: CreateRequest) -> Result<CreateResponse> {
+    check_name(&request.name)?;
+    let id = Id::random();
+    let request = complete(shared, request)?;
+    shared.networks.reserve(&request.name, &id)?;
+    let name = request.name.clone();
+    let created = make(shared, id, request).await;
+    if created.is_err() {
+        shared.networks.release(&name);
+    }
+    created
+}
+
+/// The part that is undone when it fails: the name is taken already.
+async fn make(shared: &Arc<Shared>, id: Id, request: CreateRequest) -> Result<CreateResponse> {
+    let kind = match plan(&id, &request)? {
+        None => Kind::Configuration {
+            request: Box::new(request.clone()),
+        },
+        Some(wanted) => Kind::Bridge {
+            made: Box::new(make_bridge(shared, wanted).await?),
+            request: Box::new(request.clone()),
+        },
+    };
+    let network = Network {
+        id,
+        name: request.name,
+        created: Timestamp::now(),
+        kind,
+    };
+    if let Err(error) = network.save(&shared.store).await {
+        super::remove::remove_bridge(shared, &network).await.ok();
+        return Err(error);
+    }
+    let id = network.id.to_string();
+    shared.network_event(&network, "create", None);
+    shared.networks.insert(network);
+    Ok(CreateResponse {
+        id,
+        warning: String::new(),
+    })
+}
+
+async fn make_bridge(shared: &Arc<Shared>, wanted: NetworkRequest) -> Result<berth_net::Network> {
+    let Some(net) = shared.net.clone() else {
+        return Err(Error::unavailable(
+            "networks are switched off: the daemon was started with --bridge=none",
+        ));
+    };
+    let (id, bridge) = (wanted.id.clone(), wanted.bridge.clone());
+    let work = shared
+        .scope
+        .spawn_blocking(move || net.create_network(wanted));
+    match work.await {
+        Ok(made) => made.map_err(|error| refusal(shared, &error, &id, bridge.as_deref())),
+        Err(_) => Err(Error::internal("making a network panicked")),
+    }
+}
+
+/// Docker's words for what the network's own part refuses.
+fn refusal(shared: &Shared, error: &berth_net::Error, id: &str, bridge: Option<&str>) -> Error {
+    use berth_net::Error as Net;
+    match error {
+        Net::SubnetOverlaps { .. } => Error::new(ErrorKind::Forbidden, error.to_string()),
+        Net::PoolsExhausted => Error::invalid(error.to_string()),
+        Net::BridgeTaken { name } => {
+            let other = shared.networks.made().into_iter();
+            let other = other.into_iter().find(|it| it.bridge == *name);
+            let other = match &other {
+                Some(other) => other.id.as_str(),
+                None => "of another instance",
+            };
+            Error::new(
+                ErrorKind::Forbidden,
+                format!(
+                    "cannot create network {id} ({}): conflicts with network {other} ({name}): \
+                     networks have same bridge name",
+                    bridge.unwrap_or(name)
+                ),
+            )
+        }
+        Net::NotInSubnet {
+            what: "gateway",
+            address,
+            ..
+        } => Error::internal(format!(
+            "failed to allocate gateway ({address}): Address already in use"
+        )),
+        Net::NoFreeAddress { .. } => {
+            Error::internal("failed to allocate gateway (): no available addresses on this pool")
+        }
+        _ => Error::internal(Chain(error).to_string()),
+    }
+}
+
+fn forbidden(message: &str) -> Error {
+    Error::new(ErrorKind::Forbidden, message)
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if is_predefined(name) && !name.is_empty() {
+        // The blank at the end is Docker's.
+        let message = format!("operation is not permitted on predefined {name} network ");
+        return Err(forbidden(&message));
+    }
+    if name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
+    }
+    Ok(())
+}
+
+/// Checks what can be checked, and settles what the request left open.
+fn complete(shared: &Shared, mut request: CreateRequest) -> Result<CreateRequest> {
+    if request.driver.is_empty() {
+        "bridge".clone_into(&mut request.driver);
+    }
+    if request.driver == "overlay" {
+        return Err(forbidden(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" \
+             to connect this node to swarm and try again.",
+        ));
+    }
+    let labels = request.options.get_or_insert_default();
+    for (given, label) in [
+        (request.enable_ipv4, options::ENABLE_V4),
+        (request.enable_ipv6, options::ENABLE_V6),
+    ] {
+        if given.is_some() {
+            labels.remove(label);
+        }
+    }
+    let v4 = options::enabled(request.enable_ipv4, labels, false)?;
+    let v6 = options::enabled(request.enable_ipv6, labels, true)?;
+    (request.enable_ipv4, request.enable_ipv6) = (Some(v4), Some(v6));
+    if let Some(ipam) = &request.ipam {
+        ipam::check(ipam, v6)?;
+    }
+    check_scope(&request)?;
+    if let Some(from) = request.config_from.take_if(|it| !it.network.is_empty()) {
+        return configured(shared, request, from);
+    }
+    request.config_from = None;
+    Ok(request)
+}
+
+fn check_scope(request: &CreateRequest) -> Result<()> {
+    let operator =
+        request.ingress || request.internal || request.attachable || !request.scope.is_empty();
+    if request.config_only && operator {
+        return Err(forbidden(
+            "configuration network can only contain network specific fields. Network operator \
+             fields like [ ingress | internal | attachable | scope ] are not supported.",
+        ));
+    }
+    if request.config_only {
+        return Ok(());
+    }
+    check_driver(&request.driver)?;
+    if request.ingress {
+        return Err(forbidden(
+            "Ingress network can only be global scope network",
+        ));
+    }
+    match request.scope.as_str() {
+        "" | "local" => Ok(()),
+        "swarm" => Err(forbidden(
+            "cannot create a swarm scoped network when swarm is not active",
+        )),
+        other => Err(Error::invalid(format!("invalid network scope: {other}"))),
+    }
+}
+
+fn check_driver(driver: &str) -> Result<()> {
+    match driver {
+        "bridge" => Ok(()),
+        "host" | "null" => Err(forbidden(&format!(
+            "only one instance of {driver:?} network is allowed"
+        ))),
+        "macvlan" | "ipvlan" => Err(Error::not_implemented(format!(
+            "networks of the driver {driver} are not supported yet: the drivers are bridge, host \
+             and null"
+        ))),
+        other => Err(Error::not_found(format!("plugin {other:?} not found"))),
+    }
+}
+
+/// A network whose configuration is another's.
+fn configured(
+    shared: &Shared,
+    request: CreateRequest,
+    from: ConfigReference,
+) -> Result<CreateRequest> {
+    if request.config_only {
+        return Err(forbidden(
+            "a configuration network cannot depend on another configuration network",
+        ));
+    }
+    let is_some =
+        |map: &Option<BTreeMap<String, String>>| map.as_ref().is_some_and(|map| !map.is_empty());
+    let ipam = request.ipam.clone().unwrap_or_default();
+    let own = !matches!(ipam.driver.as_str(), "" | IPAM_DRIVER)
+        || request.enable_ipv4 == Some(false)
+        || request.enable_ipv6 == Some(true)
+        || is_some(&request.labels)
+        || is_some(&ipam.options)
+        || ipam.config.is_some_and(|config| !config.is_empty());
+    if own {
+        return Err(forbidden(
+            "user specified configurations are not supported if the network depends on a \
+             configuration network",
+        ));
+    }
+    if is_some(&request.options) {
+        return Err(forbidden(
+            "network driver options are not supported if the network depends on a configuration \
+             network",
+        ));
+    }
+    let missing = || {
+        Error::not_found(format!(
+            "configuration network {:?} does not exist",
+            from.network
+        ))
+    };
+    let found = shared.networks.find(&from.network).map_err(|_| missing())?;
+    let Kind::Configuration { request: model } = &found.kind else {
+        return Err(missing());
+    };
+    Ok(CreateRequest {
+        enable_ipv4: model.enable_ipv4,
+        enable_ipv6: model.enable_ipv6,
+        ipam: model.ipam.clone(),
+        options: model.options.clone(),
+        labels: model.labels.clone(),
+        config_from: Some(ConfigReference {
+            network: found.name.clone(),
+        }),
+        ..request
+    })
+}
+
+/// What the kernel shall have of it; `None` of a configuration.
+fn plan(id: &Id, request: &CreateRequest) -> Result<Option<NetworkRequest>> {
+    if request.config_only {
+        return Ok(None);
+    }
+    let labels = request.options.clone().unwrap_or_default();
+    let options = Options::parse(&labels, request.internal)?;
+    let ipam = request.ipam.clone().unwrap_or_default();
+    check_ipam_driver(&ipam)?;
+    let (v4, v6) = (
+        request.enable_ipv4 != Some(false),
+        request.enable_ipv6 == Some(true),
+    );
+    if !v4 && !v6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    let configs = ipam.config.unwrap_or_default();
+    Ok(Some(NetworkRequest {
+        id: id.to_string(),
+        bridge: options.bridge,
+        v4: subnet::<Ipv4Addr>(&configs, v4)?,
+        v6: subnet::<Ipv6Addr>(&configs, v6)?,
+        mtu: options.mtu,
+        internal: request.internal,
+        icc: options.icc,
+        masquerade: options.masquerade,
+        gateway_modes: GatewayModes {
+            v4: options.gateway_v4,
+            v6: options.gateway_v6,
+        },
+        host_ip: options.host_binding,
+    }))
+}
+
+fn check_ipam_driver(ipam: &Ipam) -> Result<()> {
+    match ipam.driver.as_str() {
+        "" | IPAM_DRIVER => Ok(()),
+        other => Err(Error::not_found(format!("plugin {other:?} not found"))),
+    }
+}
+
+/// One family of addresses.
+trait Family: Copy + Ord {
+    const EMPTY: &'static str;
+    fn of(address: IpAddr) -> Option<Self>;
+    fn refuse(block: Block) -> Option<String>;
+}
+
+impl Family for Ipv4Addr {
+    const EMPTY: &'static str = "ipv4 pool is empty";
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn refuse(_: Block) -> Option<String> {
+        None
+    }
+}
+
+impl Family for Ipv6Addr {
+    const EMPTY: &'static str = "ipv6 pool is empty";
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+
+    fn refuse(block: Block) -> Option<String> {
+        let link_local = Block {
+            address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)),
+            prefix: 64,
+        };
+        if block.address.is_multicast() {
+            return Some(format!("multicast subnet '{block}' is not allowed"));
+        }
+        let clash = block != link_local && block.overlaps(link_local);
+        clash.then(|| format!("'{block}' clashes with the Link-Local prefix 'fe80::/64'"))
+    }
+}
+
+/// The subnet of one family that is asked for. What it says was checked before.
+fn subnet<A: Family>(configs: &[IpamConfig], on: bool) -> Result<Option<SubnetRequest<A>>> {
+    if !on {
+        return Ok(None);
+    }
+    let mut own = configs.iter().filter_map(|config| {
+        let block = config.subnet.parse::<Block>().ok()?;
+        Some((config, block, A::of(block.address)?))
+    });
+    let mut wanted = SubnetRequest::default();
+    let Some((config, block, address)) = own.next() else {
+        return Ok(Some(wanted));
+    };
+    if own.next().is_some() {
+        return Err(forbidden("bridge driver doesn't support multiple subnets"));
+    }
+    if block.prefix == 0 {
+        return Err(Error::invalid(A::EMPTY));
+    }
+    if let Some(why) = A::refuse(block) {
+        return Err(Error::invalid(why));
+    }
+    let parse = |text: &str| A::of(text.parse().ok()?);
+    wanted.subnet = Some(berth_net::address::Cidr::new(address, block.prefix));
+    wanted.gateway = parse(&config.gateway);
+    wanted.range = config.ip_range.parse::<Block>().ok().and_then(|range| {
+        let address = A::of(range.address)?;
+        Some(berth_net::address::Cidr::new(address, range.prefix))
+    });
+    wanted.auxiliary = config
+        .auxiliary_addresses
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), parse(text)?)))
+        .collect();
+    Ok(Some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(text: &str) -> Result<Option<NetworkRequest>> {
+        let request: CreateRequest = serde_json::from_str(text).unwrap();
+        plan(&Id::random(), &request)
+    }
+
+    #[test]
+    fn a_request_becomes_what_the_kernel_shall_have() {
+        let wanted = planned(
+            r#"{"Name":"n","EnableIPv6":true,"Internal":true,"IPAM":{"Config":[
+                {"Subnet":"10.9.0.0/16","IPRange":"10.9.4.0/24","Gateway":"10.9.0.9",
+                 "AuxiliaryAddresses":{"a":"10.9.0.7"}},{"Subnet":"fd00:9::/64"}]},
+                "Options":{"com.docker.network.driver.mtu":"1400"}}"#,
+        );
+        let wanted = wanted.unwrap().unwrap();
+        let (v4, v6) = (wanted.v4.unwrap(), wanted.v6.unwrap());
+        assert_eq!(v4.subnet.unwrap().to_string(), "10.9.0.0/16");
+        assert_eq!(v4.range.unwrap().to_string(), "10.9.4.0/24");
+        assert_eq!(v4.gateway, Some([10, 9, 0, 9].into()));
+        assert_eq!(v4.auxiliary["a"], Ipv4Addr::new(10, 9, 0, 7));
+        assert_eq!(v6.subnet.unwrap().to_string(), "fd00:9::/64");
+        assert_eq!((wanted.mtu, wanted.internal), (Some(1400), true));
+        assert!(
+            planned(r#"{"Name":"n","ConfigOnly":true}"#)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_the_driver_cannot_do_is_refused_in_dockers_words() {
+        let check = |text: &str, kind, words: &str| {
+            let error = planned(text).unwrap_err();
+            assert_eq!((error.kind, error.message.as_str()), (kind, words));
+        };
+        check(
+            r#"{"EnableIPv4":false}"#,
+            ErrorKind::Invalid,
+            "IPv4 or IPv6 must be enabled",
+        );
+        check(
+            r#"{"IPAM":{"Config":[{"Subnet":"10.1.0.0/16"},{"Subnet":"10.2.0.0/16"}]}}"#,
+            ErrorKind::Forbidden,
+            "bridge driver doesn't support multiple subnets",
+        );
+        check(
+            r#"{"EnableIPv6":true,"IPAM":{"Config":[{"Subnet":"fe80::/32"}]}}"#,
+            ErrorKind::Invalid,
+            "'fe80::/32' clashes with the Link-Local prefix 'fe80::/64'",
+        );
+        check(
+            r#"{"IPAM":{"Driver":"dhcp"}}"#,
+            ErrorKind::NotFound,
+            "plugin \"dhcp\" not found",
+        );
+    }
+
+    #[test]
+    fn names_and_drivers_that_cannot_be_are_refused() {
+        let words = |error: Error| error.message;
+        assert_eq!(
+            check_name("host").map_err(words),
+            Err("operation is not permitted on predefined host network ".to_owned())
+        );
+        assert_eq!(
+            check_name(" ").map_err(words),
+            Err("invalid name: name is empty".to_owned())
+        );
+        assert_eq!(
+            check_driver("host").map_err(words),
+            Err("only one instance of \"host\" network is allowed".to_owned())
+        );
+        assert_eq!(
+            check_driver("x").map_err(words),
+            Err("plugin \"x\" not found".to_owned())
+        );
+    }
+}
