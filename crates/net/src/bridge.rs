@@ -141,6 +141,40 @@ pub fn stop_forwarding() -> Result<(), Error> {
     write_sysctl(FORWARDING, "0")
 }
 
+/// Whether the host forwards IPv6.
+pub fn forwards_v6() -> bool {
+    let setting = std::fs::read_to_string(FORWARDING6);
+    // A kernel without IPv6 has nothing to be switched on.
+    setting.map_or(true, |value| value.trim() != "0")
+}
+
+/// Switches forwarding of IPv6 on. A router does not listen to others, so the interfaces that did
+/// are told to go on with it: else the host loses its own default route (`accept_ra` in the
+/// kernel's ip-sysctl.rst).
+pub fn forward_v6() -> Result<(), Error> {
+    const INTERFACES: &str = "/proc/sys/net/ipv6/conf";
+    const EVEN_AS_ROUTER: &str = "2";
+    let interfaces = std::fs::read_dir(INTERFACES).map_err(|source| Error::File {
+        what: "list",
+        path: INTERFACES.into(),
+        source,
+    })?;
+    for interface in interfaces.flatten() {
+        let setting = interface.path().join("accept_ra");
+        let listens = std::fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "1");
+        if listens && !matches!(interface.file_name().to_str(), Some("all" | "default")) {
+            write_sysctl(&setting.to_string_lossy(), EVEN_AS_ROUTER)?;
+        }
+    }
+    write_sysctl(FORWARDING6, "1")
+}
+
+/// Switches forwarding of IPv6 off again.
+pub fn stop_forwarding_v6() -> Result<(), Error> {
+    write_sysctl(FORWARDING6, "0")
+}
+
+const FORWARDING6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// What the host has already of one family: routes and addresses.

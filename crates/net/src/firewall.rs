@@ -302,10 +302,14 @@ pub enum Fill<'a> {
 }
 
 /// Removes the table. It is no error if it is gone.
-pub fn remove(socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
+pub fn remove(socket: &mut Socket, family: Family, instance: &str) -> Result<(), Error> {
+    let table = Table {
+        family,
+        name: instance,
+    };
     let mut batch = Batch::new();
-    batch.add_table(ruleset.names());
-    batch.delete_table(ruleset.names());
+    batch.add_table(table);
+    batch.delete_table(table);
     batch.commit(socket)
 }
 

@@ -184,7 +184,7 @@ fn create() -> io::Result<OwnedFd> {
     netns::unshare()?;
     let namespace = netns::current()?;
     route::set_up(&mut Socket::route()?, LOOPBACK)?;
-    // As Docker on a network without IPv6: no link-local address, no router solicitations on what
+    // Until a network has IPv6, as Docker: no link-local address, no router solicitations on what
     // comes after the loopback. A kernel without IPv6 has no such file. Here, since it takes
     // longer the more namespaces there are: their files of the same name share one chain of the
     // kernel's cache of names.
@@ -200,8 +200,17 @@ fn configure(interface: &Interface) -> io::Result<()> {
         announce,
         sysctls,
     } = interface;
+    let v6 = addresses.iter().any(|(address, _)| address.is_ipv6());
+    if v6 {
+        write_sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+        // Its routes are the engine's to choose.
+        write_sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    }
     if *announce {
-        std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/arp_notify"), "1")?;
+        write_sysctl(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
+        if v6 {
+            write_sysctl(&format!("net/ipv6/conf/{name}/ndisc_notify"), "1")?;
+        }
     }
     for (path, value) in sysctls {
         write_sysctl(&path.replace("IFNAME", name), value)?;

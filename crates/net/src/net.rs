@@ -251,6 +251,7 @@ impl Net {
                 tracing::warn!(%error, "close the network");
             }
         };
+        keep(self.end_v6());
         keep(self.relay.quit().map_err(relayed("end it")));
         if let Some(live) = self.firewall {
             keep(live.close());

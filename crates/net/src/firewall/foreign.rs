@@ -12,11 +12,18 @@ use berth_sys::nft::{self, BaseChain, Batch, Chain, Expression, Family, Rule, Ta
 
 use super::{input, output, verdict};
 
-/// iptables' own names.
-const IPTABLES: Table<'static> = Table {
-    family: Family::Ip,
-    name: "filter",
-};
+/// iptables' and ip6tables' own names.
+const IPTABLES: [Table<'static>; 2] = [
+    Table {
+        family: Family::Ip,
+        name: FILTER,
+    },
+    Table {
+        family: Family::Ip6,
+        name: FILTER,
+    },
+];
+const FILTER: &str = "filter";
 const FORWARD: &str = "FORWARD";
 /// `NF_INET_FORWARD`.
 const HOOK_FORWARD: u32 = 2;
@@ -29,28 +36,36 @@ const LEGACY_PROGRAM: &str = "iptables-legacy";
 pub struct Passage<'a> {
     pub instance: &'a str,
     pub bridges: &'a [String],
+    /// One of them has IPv6.
+    pub v6: bool,
 }
 
 /// Lets the bridges' traffic pass where iptables is in use, if `insert` is set. Returns what is
 /// still missing, each with the command that remedies it.
 pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<Vec<String>, Error> {
-    let chains = [
-        nft::chains(socket, Family::Ip)?,
-        nft::chains(socket, Family::Inet)?,
-    ]
-    .concat();
     let mut warnings = Vec::new();
-    for chain in chains.iter().filter(|chain| chain.hook == HOOK_FORWARD) {
-        if is_iptables(chain) {
-            if insert {
-                insert_jump(socket, passage)?;
+    let forwards = |chain: &&BaseChain| chain.hook == HOOK_FORWARD;
+    for table in IPTABLES.into_iter().take(if passage.v6 { 2 } else { 1 }) {
+        for chain in nft::chains(socket, table.family)?.iter().filter(forwards) {
+            let is_iptables = chain.table == FILTER && chain.name == FORWARD;
+            if is_iptables && insert {
+                insert_jump(socket, table, passage)?;
+            } else if is_iptables && chain.drops_by_default {
+                warnings.push(passage.advice(match table.family {
+                    Family::Ip6 => "ip6tables",
+                    Family::Ip | Family::Inet => "iptables",
+                }));
             } else if chain.drops_by_default {
-                warnings.push(passage.advice("iptables"));
+                warnings.push(passage.nft_advice(chain));
             }
-        } else if chain.drops_by_default {
-            warnings.push(passage.nft_advice(chain));
         }
     }
+    let both = nft::chains(socket, Family::Inet)?;
+    let strict = both
+        .iter()
+        .filter(forwards)
+        .filter(|chain| chain.drops_by_default);
+    warnings.extend(strict.map(|chain| passage.nft_advice(chain)));
     Ok(warnings)
 }
 
@@ -66,8 +81,13 @@ pub fn close(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     if legacy_is_used() && legacy_jumps(passage) {
         legacy_remove(passage);
     }
+    let removed = IPTABLES.map(|table| remove_jump(socket, table, passage));
+    removed.into_iter().collect()
+}
+
+fn remove_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> Result<(), Error> {
     let name = passage.chain();
-    let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
+    let rules = nft::rules(socket, table.family, table.name, FORWARD)?;
     let ours: Vec<u64> = rules
         .iter()
         .filter(|rule| passage.owns(rule))
@@ -78,40 +98,36 @@ pub fn close(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
     }
     let mut batch = Batch::new();
     for handle in ours {
-        batch.delete_rule(IPTABLES, FORWARD, handle);
+        batch.delete_rule(table, FORWARD, handle);
     }
-    batch.flush_chain(IPTABLES, &name);
-    batch.delete_chain(IPTABLES, &name);
+    batch.flush_chain(table, &name);
+    batch.delete_chain(table, &name);
     batch.commit(socket)
 }
 
-fn is_iptables(chain: &BaseChain) -> bool {
-    chain.table == IPTABLES.name && chain.name == FORWARD
-}
-
-fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
+fn insert_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> Result<(), Error> {
     let name = passage.chain();
-    let rules = nft::rules(socket, IPTABLES.family, IPTABLES.name, FORWARD)?;
+    let rules = nft::rules(socket, table.family, table.name, FORWARD)?;
     let jumps = rules.iter().any(|rule| passage.owns(rule));
-    let there = nft::rules(socket, IPTABLES.family, IPTABLES.name, &name)?.len();
+    let there = nft::rules(socket, table.family, table.name, &name)?.len();
     if jumps && there == 2 * passage.bridges.len() {
         return Ok(());
     }
     let mut batch = Batch::new();
     batch.add_chain(
-        IPTABLES,
+        table,
         &Chain {
             name: name.clone(),
             hook: None,
         },
     );
-    batch.flush_chain(IPTABLES, &name);
+    batch.flush_chain(table, &name);
     let counter = || vec![Expression::Counter];
     let sides = |bridge: &String| [input(bridge), output(bridge)];
     for interface in passage.bridges.iter().flat_map(sides) {
         let expressions = [interface, counter(), verdict(Verdict::Accept)].concat();
         batch.add_rule(
-            IPTABLES,
+            table,
             &Rule {
                 chain: name.clone(),
                 expressions,
@@ -123,7 +139,7 @@ fn insert_jump(socket: &mut Socket, passage: Passage<'_>) -> Result<(), Error> {
         let expressions = [counter(), verdict(Verdict::Jump(name))].concat();
         let comment = Some(passage.comment());
         batch.add_rule(
-            IPTABLES,
+            table,
             &Rule {
                 chain: FORWARD.to_owned(),
                 expressions,

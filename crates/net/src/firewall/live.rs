@@ -6,14 +6,15 @@
 //! anyone.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use berth_base::Chain;
-use berth_sys::netlink::{self, Socket, conntrack};
-use berth_sys::nft;
+use berth_sys::netlink::{self, Socket, conntrack, route};
+use berth_sys::nft::{self, Family};
 use rustix::event::PollFlags;
 
 use super::firewalld::{self, Membership};
@@ -44,7 +45,8 @@ pub struct Live {
 struct Kept {
     socket: Mutex<Socket>,
     instance: String,
-    v4: Ruleset,
+    /// That of IPv4, and while there is a network with IPv6 that of IPv6.
+    rulesets: Mutex<Vec<Arc<Ruleset>>>,
     /// Put a jump into the chains of others, and a zone into firewalld.
     insert: bool,
     system_bus: PathBuf,
@@ -73,6 +75,7 @@ impl Live {
         let passage = Passage {
             instance,
             bridges: &bridges,
+            v6: false,
         };
         let mut warnings = foreign::open(&mut socket, passage, insert)
             .map_err(failed("let pass in the host's firewall", &network.bridge))?;
@@ -80,7 +83,7 @@ impl Live {
         let table = Arc::new(Kept {
             socket: Mutex::new(socket),
             instance: instance.to_owned(),
-            v4,
+            rulesets: Mutex::new(vec![Arc::new(v4)]),
             insert,
             system_bus: config.system_bus.clone(),
             firewalld: Mutex::new(None),
@@ -98,25 +101,56 @@ impl Live {
         })
     }
 
+    /// Makes the table of IPv6, unless it is there. With `guard` the host, which does not forward
+    /// IPv6 yet, will not do so for others. Done before the first network with IPv6 is added.
+    pub fn begin_v6(&self, guard: bool) -> Result<(), Error> {
+        let instance = self.table.instance.as_str();
+        let mut socket = self.table.lock();
+        if self.table.has_v6() {
+            return Ok(());
+        }
+        let guarded = super::is_guarded(&mut socket, Family::Ip6, instance)
+            .map_err(failed("look at the nftables table", instance))?;
+        let v6 = super::plan(&Inputs {
+            instance: instance.to_owned(),
+            family: Family::Ip6,
+            guard: guard || guarded,
+        });
+        let contents = (self.table.present)();
+        super::apply(&mut socket, &v6, Fill::Exactly(&contents))
+            .map_err(failed("make the nftables table of IPv6", instance))?;
+        self.table.lock_rulesets().push(Arc::new(v6));
+        Ok(())
+    }
+
+    /// Removes the table of IPv6, also that of an earlier daemon. Returns whether it kept the host
+    /// from forwarding for others.
+    pub fn end_v6(&self) -> Result<bool, Error> {
+        let instance = self.table.instance.as_str();
+        let mut socket = self.table.lock();
+        let guarded = super::is_guarded(&mut socket, Family::Ip6, instance)
+            .map_err(failed("look at the nftables table", instance))?;
+        self.table
+            .lock_rulesets()
+            .retain(|ruleset| ruleset.family != Family::Ip6);
+        super::remove(&mut socket, Family::Ip6, instance)
+            .map_err(failed("remove the nftables table of IPv6", instance))?;
+        Ok(guarded)
+    }
+
     /// Lets a network pass that is among the present ones already.
     pub fn add_network(&self, network: &Network) -> Result<(), Error> {
-        let mut socket = self.table.lock();
-        if super::add_network(&mut socket, &self.table.v4, network).is_err() {
-            self.table.repair(&mut socket)?;
-        }
-        drop(socket);
+        self.table
+            .change(|socket, ruleset| super::add_network(socket, ruleset, network))?;
         self.table.tell_others()
     }
 
     /// The network is not among the present ones any more. Goes on past a failure; the first is
     /// returned.
     pub fn remove_network(&self, network: &Network) -> Result<(), Error> {
-        let mut socket = self.table.lock();
-        let removed = match super::remove_network(&mut socket, &self.table.v4, network) {
-            Ok(()) => Ok(()),
-            Err(_) => self.table.repair(&mut socket),
-        };
-        drop(socket);
+        let removed = self
+            .table
+            .change(|socket, ruleset| super::remove_network(socket, ruleset, network));
         let left = self
             .table
             .leave_firewalld(&network.bridge, firewalld::leave);
@@ -125,39 +159,45 @@ impl Live {
 
     /// Publishes the ports of an endpoint that is among the connected ones already.
     pub fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let mut socket = self.table.lock();
-        if super::publish(&mut socket, &self.table.v4, endpoint).is_err() {
-            // Someone flushed the table, and the thread has not seen it yet.
-            self.table.repair(&mut socket)?;
-        }
+        self.table
+            .change(|socket, ruleset| super::publish(socket, ruleset, endpoint))?;
         for port in udp_ports(endpoint) {
             // Flows that went on before the port was published would never come here.
-            let forgotten = conntrack::forget_port(&mut socket, Protocol::Udp.number(), port);
-            report(forgotten);
+            let family = route::Family::of(port.host_ip);
+            let (socket, number) = (&mut self.table.lock(), Protocol::Udp.number());
+            report(conntrack::forget_port(
+                socket,
+                family,
+                number,
+                port.host_port,
+            ));
         }
         Ok(())
     }
 
     /// Takes the endpoint's ports back. It is not among the connected ones any more.
     pub fn withdraw(&self, endpoint: &Endpoint) -> Result<(), Error> {
-        let mut socket = self.table.lock();
-        if super::withdraw(&mut socket, &self.table.v4, endpoint).is_err() {
-            self.table.repair(&mut socket)?;
-        }
-        if udp_ports(endpoint).next().is_some()
-            && let Some(address) = endpoint.ipv4
-        {
-            report(conntrack::forget_answered_by(&mut socket, address.into()));
+        self.table
+            .change(|socket, ruleset| super::withdraw(socket, ruleset, endpoint))?;
+        if udp_ports(endpoint).next().is_some() {
+            let v4 = endpoint.ipv4.map(IpAddr::V4);
+            for address in v4.into_iter().chain(endpoint.ipv6.map(IpAddr::V6)) {
+                report(conntrack::forget_answered_by(
+                    &mut self.table.lock(),
+                    address,
+                ));
+            }
         }
         Ok(())
     }
 
     /// Makes networks and published ports exactly those that are present.
     pub fn fill(&self) -> Result<(), Error> {
-        let mut socket = self.table.lock();
-        super::fill(&mut socket, &self.table.v4, &(self.table.present)())
-            .map_err(failed("fill the nftables table", &self.table.instance))?;
-        drop(socket);
+        let contents = (self.table.present)();
+        for ruleset in self.table.rulesets() {
+            super::fill(&mut self.table.lock(), &ruleset, &contents)
+                .map_err(failed("fill the nftables table", &self.table.instance))?;
+        }
         self.table.tell_others()
     }
 
@@ -166,14 +206,11 @@ impl Live {
         drop(self.watch);
         let instance = self.table.instance.as_str();
         let bridges = self.table.bridges();
-        let passage = Passage {
-            instance,
-            bridges: &bridges,
-        };
+        let passage = self.table.passage(&bridges);
         let mut socket = self.table.lock();
         let jump =
             foreign::close(&mut socket, passage).map_err(failed("take back the jump of", instance));
-        let table = super::remove(&mut socket, &self.table.v4)
+        let table = super::remove(&mut socket, Family::Ip, instance)
             .map_err(failed("remove the nftables table", instance));
         drop(socket);
         let mut result = jump.and(table);
@@ -199,11 +236,49 @@ impl Kept {
         names
     }
 
+    fn lock_rulesets(&self) -> MutexGuard<'_, Vec<Arc<Ruleset>>> {
+        self.rulesets
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn rulesets(&self) -> Vec<Arc<Ruleset>> {
+        self.lock_rulesets().clone()
+    }
+
+    fn has_v6(&self) -> bool {
+        let rulesets = self.lock_rulesets();
+        rulesets.iter().any(|ruleset| ruleset.family == Family::Ip6)
+    }
+
+    /// Changes each table; one that someone flushed, which the thread has not seen yet, is made
+    /// again with all there is, the change among it.
+    fn change(
+        &self,
+        change: impl Fn(&mut Socket, &Ruleset) -> Result<(), netlink::Error>,
+    ) -> Result<(), Error> {
+        let mut socket = self.lock();
+        for ruleset in self.rulesets() {
+            if change(&mut socket, &ruleset).is_err() {
+                self.repair(&mut socket, &ruleset)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the table again, with all networks and the ports of all endpoints.
-    fn repair(&self, socket: &mut Socket) -> Result<(), Error> {
+    fn repair(&self, socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
         let contents = (self.present)();
-        super::apply(socket, &self.v4, Fill::Exactly(&contents))
+        super::apply(socket, ruleset, Fill::Exactly(&contents))
             .map_err(failed("make anew the nftables table", &self.instance))
+    }
+
+    fn passage<'a>(&'a self, bridges: &'a [String]) -> Passage<'a> {
+        Passage {
+            instance: &self.instance,
+            bridges,
+            v6: self.has_v6(),
+        }
     }
 
     /// The firewalls of others learn which bridges there are now.
@@ -213,27 +288,16 @@ impl Kept {
         }
         let bridges = self.bridges();
         self.jump(&bridges)?;
-        let passage = Passage {
-            instance: &self.instance,
-            bridges: &bridges,
-        };
-        let mut warnings = foreign::open_legacy(passage, true)
-            .into_iter()
-            .collect::<Vec<_>>();
+        let legacy = foreign::open_legacy(self.passage(&bridges), true);
         *self.firewalld.lock().unwrap_or_else(|e| e.into_inner()) = None;
-        warnings.extend(self.ask_firewalld(&bridges)?);
-        for warning in warnings {
+        for warning in legacy.into_iter().chain(self.ask_firewalld(&bridges)?) {
             tracing::warn!("{warning}");
         }
         Ok(())
     }
 
     fn jump(&self, bridges: &[String]) -> Result<(), Error> {
-        let passage = Passage {
-            instance: &self.instance,
-            bridges,
-        };
-        foreign::open(&mut self.lock(), passage, true)
+        foreign::open(&mut self.lock(), self.passage(bridges), true)
             .map(drop)
             .map_err(failed("let pass in the host's firewall", &self.instance))
     }
@@ -295,7 +359,7 @@ impl Kept {
     }
 
     fn look(&self) -> Result<(), Error> {
-        self.repair_table()?;
+        self.repair_tables()?;
         let bridges = self.bridges();
         if self.insert {
             self.jump(&bridges)?;
@@ -306,17 +370,19 @@ impl Kept {
         Ok(())
     }
 
-    fn repair_table(&self) -> Result<(), Error> {
+    fn repair_tables(&self) -> Result<(), Error> {
         let instance = self.instance.as_str();
         let mut socket = self.lock();
-        let whole = super::is_whole(&mut socket, &self.v4)
-            .map_err(failed("look at the nftables table", instance))?;
-        if !whole {
-            tracing::warn!(
-                table = instance,
-                "someone took rules away; they are made again"
-            );
-            self.repair(&mut socket)?;
+        for ruleset in self.rulesets() {
+            let whole = super::is_whole(&mut socket, &ruleset)
+                .map_err(failed("look at the nftables table", instance))?;
+            if !whole {
+                tracing::warn!(
+                    table = instance,
+                    "someone took rules away; they are made again"
+                );
+                self.repair(&mut socket, &ruleset)?;
+            }
         }
         Ok(())
     }
@@ -344,7 +410,7 @@ fn report(result: Result<(), netlink::Error>) {
     }
 }
 
-fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
-    let udp = |port: &&PortBinding| port.protocol == Protocol::Udp && port.host_ip.is_ipv4();
-    endpoint.ports.iter().filter(udp).map(|port| port.host_port)
+fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = &PortBinding> {
+    let udp = |port: &&PortBinding| port.protocol == Protocol::Udp;
+    endpoint.ports.iter().filter(udp)
 }

@@ -2,13 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use berth_sys::netlink::Socket;
-use berth_sys::netlink::route::Family;
+use berth_sys::netlink::route::{self, Family};
 
 use super::state::Known;
 use super::{Net, lock, relayed};
 use crate::address::{Address, Cidr};
-use crate::bridge;
+use crate::bridge::{self, failed};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::network::{self, DEFAULT_NETWORK, GatewayMode, Network, NetworkRequest, Subnet, Taken};
@@ -21,22 +20,36 @@ impl Net {
         // the same time would choose the same.
         let _lock = bridge::lock(&self.config.lock_file)?;
         let network = self.plan_network(request)?;
+        let made = self.make_network(&network);
+        if made.is_err()
+            && network.v6.is_some()
+            && let Err(error) = self.end_unused_v6()
+        {
+            tracing::warn!(%error, "stop forwarding IPv6");
+        }
+        made.map(|()| network)
+    }
+
+    fn make_network(&self, network: &Network) -> Result<(), Error> {
+        if network.v6.is_some() {
+            self.begin_v6()?;
+        }
         let mut socket = lock(&self.route);
         let name = network.bridge.as_str();
         let bridge = match bridge::look_up(&mut socket, name)? {
             // The administrator's, who named it.
-            Some(_) => bridge::restore(&mut socket, &network, self.group())?,
-            None => bridge::make(&mut socket, &network, self.group())?,
+            Some(_) => bridge::restore(&mut socket, network, self.group())?,
+            None => bridge::make(&mut socket, network, self.group())?,
         };
         drop(socket);
         lock(&self.state).add_network(Known::new(network.clone(), bridge));
-        if let Err(error) = self.open_network(&network) {
-            if let Err(left) = self.remove_network(&network.id) {
-                tracing::warn!(error = %left, network = network.id, "take back a network");
-            }
-            return Err(error);
+        let opened = self.open_network(network);
+        if opened.is_err()
+            && let Err(error) = self.remove_network(&network.id)
+        {
+            tracing::warn!(%error, network = network.id, "take back a network");
         }
-        Ok(network)
+        opened
     }
 
     /// Legal with no endpoint left; bridge and rules are gone when it returns.
@@ -48,13 +61,16 @@ impl Net {
         let network = &known.network;
         let live = self.firewall.as_ref();
         let closed = live.map_or(Ok(()), |live| live.remove_network(network));
-        let removed = self.remove_bridge(&mut lock(&self.route), &network.bridge);
-        closed.and(removed)
+        let removed = bridge::remove(&mut lock(&self.route), &network.bridge, self.group());
+        closed.and(removed).and(self.end_unused_v6())
     }
 
     /// After a daemon's restart: makes the kernel's state exactly that of these networks and
     /// endpoints. The default bridge needs not be among the networks.
     pub fn restore(&self, networks: &[Network], endpoints: &[Endpoint]) -> Result<(), Error> {
+        if networks.iter().any(|network| network.v6.is_some()) {
+            self.begin_v6()?;
+        }
         let mut restored = Vec::new();
         let own = |network: &&Network| network.id != DEFAULT_NETWORK;
         for network in networks.iter().filter(own) {
@@ -70,11 +86,56 @@ impl Net {
         }
         let adopted = self.relay.adopt_connected();
         adopted.map_err(relayed("hand it the ports"))?;
-        self.put_links_in_order(endpoints)
+        self.put_links_in_order(endpoints)?;
+        self.end_unused_v6()
     }
 
-    pub(super) fn remove_bridge(&self, socket: &mut Socket, name: &str) -> Result<(), Error> {
-        bridge::remove(socket, name, self.group())
+    /// Lets the host forward IPv6. The rules come first, so that it never does so for others.
+    fn begin_v6(&self) -> Result<(), Error> {
+        let switch_on = self.config.ip_forward && !bridge::forwards_v6();
+        if let Some(live) = &self.firewall {
+            live.begin_v6(switch_on)?;
+        }
+        if switch_on {
+            bridge::forward_v6()?;
+        }
+        Ok(())
+    }
+
+    /// Without a network that has IPv6, the host is as it was before there was one.
+    fn end_unused_v6(&self) -> Result<(), Error> {
+        let state = lock(&self.state);
+        let used = state.networks().any(|known| known.network.v6.is_some());
+        drop(state);
+        if used {
+            return Ok(());
+        }
+        self.end_v6()
+    }
+
+    pub(super) fn end_v6(&self) -> Result<(), Error> {
+        let Some(live) = &self.firewall else {
+            return Ok(());
+        };
+        if live.end_v6()? && !self.others_bridge()? {
+            bridge::stop_forwarding_v6()?;
+        }
+        Ok(())
+    }
+
+    /// Whether someone else may need forwarding by now.
+    fn others_bridge(&self) -> Result<bool, Error> {
+        let links = route::links(&mut lock(&self.route));
+        let links = links.map_err(failed("list the links of", "the host"))?;
+        let state = lock(&self.state);
+        let is_own = |link: &route::Link| {
+            link.group == self.group()
+                || state
+                    .networks()
+                    .any(|known| known.bridge.index == link.index)
+        };
+        let is_bridge = |link: &route::Link| link.kind.as_deref() == Some("bridge");
+        Ok(links.iter().any(|link| is_bridge(link) && !is_own(link)))
     }
 
     fn group(&self) -> u32 {

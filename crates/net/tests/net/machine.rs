@@ -2,7 +2,7 @@
 //! cable, and the containers that the test connects.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,8 @@ use berth_sys::netns;
 /// The machine's address on the cable, and the remote host's.
 pub const MACHINE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub const MACHINE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 pub const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 const ANSWER: Duration = Duration::from_secs(3);
@@ -37,6 +39,10 @@ impl Container {
     /// Its address in the network that it was connected to first.
     pub fn ipv4(&self) -> Ipv4Addr {
         self.endpoint.ipv4.expect("an address")
+    }
+
+    pub fn ipv6(&self) -> Ipv6Addr {
+        self.endpoint.ipv6.expect("an address")
     }
 }
 
@@ -72,13 +78,17 @@ impl Machine {
             "ip link add cable0 type veth peer name cable1 netns {path}"
         ));
         run(&format!("ip addr add {MACHINE}/24 dev cable0"));
+        run(&format!("ip addr add {MACHINE6}/64 dev cable0 nodad"));
+        run("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding");
         run("ip link set cable0 up");
         inside(&remote, || {
             run("ip link set lo up");
             run(&format!("ip addr add {REMOTE}/24 dev cable1"));
+            run(&format!("ip addr add {REMOTE6}/64 dev cable1 nodad"));
             run("ip link set cable1 up");
             // A neighbour that wishes the machine no good: it sends everything there.
             run(&format!("ip route add 172.16.0.0/12 via {MACHINE}"));
+            run(&format!("ip -6 route add fd00::/8 via {MACHINE6}"));
         });
         // The kernel takes a moment to notice the carrier, and tests compare what it says.
         assert!(eventually(
@@ -158,6 +168,21 @@ pub fn try_connect(net: &Net, id: &str, ports: &[PortRequest]) -> Result<Contain
     })
 }
 
+/// A container in this network only.
+pub fn connect_to(net: &Net, network: &str, id: &str, ports: &[PortRequest]) -> Container {
+    let netns = net.create_namespace().expect("a namespace");
+    let endpoint = net.connect(EndpointRequest {
+        network,
+        ports: ports.to_vec(),
+        ..EndpointRequest::new(id, netns.as_fd())
+    });
+    Container {
+        id: id.to_owned(),
+        endpoint: endpoint.expect("connect"),
+        netns,
+    }
+}
+
 pub fn port(protocol: Protocol, host: Option<&str>, first: u16, container: u16) -> PortRequest {
     PortRequest {
         protocol,
@@ -212,7 +237,7 @@ pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
 /// back what it receives until the client has ended.
 pub fn serve_tcp(namespace: &OwnedFd, port: u16, name: &'static str) {
     let listener = inside(namespace, || {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
     });
     let listener = listener.expect("listen");
     thread::spawn(move || {
@@ -220,7 +245,7 @@ pub fn serve_tcp(namespace: &OwnedFd, port: u16, name: &'static str) {
             let Ok(mut stream) = stream else { return };
             thread::spawn(move || {
                 let peer = stream.peer_addr().expect("the peer");
-                writeln!(stream, "{name} {}", peer.ip()).expect("write");
+                writeln!(stream, "{name} {}", peer.ip().to_canonical()).expect("write");
                 let mut reader = stream.try_clone().expect("clone");
                 let _ = std::io::copy(&mut reader, &mut stream);
             });
@@ -230,12 +255,12 @@ pub fn serve_tcp(namespace: &OwnedFd, port: u16, name: &'static str) {
 
 /// Answers every datagram with `name`, a space, and the address that it came from.
 pub fn serve_udp(namespace: &OwnedFd, port: u16, name: &'static str) {
-    let socket = inside(namespace, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)));
+    let socket = inside(namespace, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)));
     let socket = socket.expect("bind");
     thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-            let answer = format!("{name} {}", from.ip());
+            let answer = format!("{name} {}", from.ip().to_canonical());
             let _ = socket.send_to(answer.as_bytes(), from);
         }
     });
@@ -303,7 +328,7 @@ fn try_udp(
     let ask = || {
         let any: IpAddr = match address {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = UdpSocket::bind((any, 0)).expect("bind");
         socket.connect(address).ok()?;

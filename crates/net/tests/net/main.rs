@@ -5,6 +5,7 @@ mod machine;
 
 mod firewall;
 mod firewalld;
+mod ipv6;
 mod lifecycle;
 mod many;
 mod networks;

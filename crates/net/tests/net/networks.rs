@@ -4,12 +4,12 @@ use std::os::fd::AsFd;
 
 use berth_net::{
     DEFAULT_NETWORK, Endpoint, EndpointRequest, Error, Gateway, Net, Network, NetworkRequest,
-    PortRequest, SubnetRequest,
+    SubnetRequest,
 };
 
 use crate::machine::{
-    Container, LOCALHOST, MACHINE, REMOTE, ask_tcp, connect, inside, no_tcp, run, serve_tcp, tcp,
-    with_machine,
+    Container, LOCALHOST, MACHINE, REMOTE, ask_tcp, connect, connect_to, inside, no_tcp, run,
+    serve_tcp, tcp, with_machine,
 };
 
 fn create(net: &Net, id: &str) -> Network {
@@ -19,21 +19,6 @@ fn create(net: &Net, id: &str) -> Network {
 
 fn subnet(network: &Network) -> String {
     network.v4.as_ref().expect("IPv4").subnet.to_string()
-}
-
-/// A container in this network only.
-fn connect_to(net: &Net, network: &str, id: &str, ports: &[PortRequest]) -> Container {
-    let netns = net.create_namespace().expect("a namespace");
-    let endpoint = net.connect(EndpointRequest {
-        network,
-        ports: ports.to_vec(),
-        ..EndpointRequest::new(id, netns.as_fd())
-    });
-    Container {
-        id: id.to_owned(),
-        endpoint: endpoint.expect("connect"),
-        netns,
-    }
 }
 
 /// A further network of a container that runs.

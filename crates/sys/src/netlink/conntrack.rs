@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use super::attributes::{nest, put};
+use super::route::Family;
 use super::{Error, Messages, NLM_F_ACK, NLM_F_REQUEST, Socket};
 
 // <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
@@ -29,11 +30,7 @@ const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
 /// Forgets the connections that this address answers (the translated ones included).
 pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
-    let family = match address {
-        IpAddr::V4(_) => libc::AF_INET,
-        IpAddr::V6(_) => libc::AF_INET6,
-    };
-    flush(socket, family, |out| {
+    flush(socket, Family::of(address), |out| {
         nest(out, CTA_TUPLE_REPLY, |out| {
             nest(out, CTA_TUPLE_IP, |out| match address {
                 IpAddr::V4(address) => put(out, CTA_IP_V4_SRC, &address.octets()),
@@ -44,9 +41,14 @@ pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Er
     })
 }
 
-/// Forgets the connections of this protocol that were made to this port by IPv4.
-pub fn forget_port(socket: &mut Socket, protocol: u8, port: u16) -> Result<(), Error> {
-    flush(socket, libc::AF_INET, |out| {
+/// Forgets the connections of this protocol that were made to this port.
+pub fn forget_port(
+    socket: &mut Socket,
+    family: Family,
+    protocol: u8,
+    port: u16,
+) -> Result<(), Error> {
+    flush(socket, family, |out| {
         nest(out, CTA_TUPLE_ORIG, |out| {
             nest(out, CTA_TUPLE_PROTO, |out| {
                 put(out, CTA_PROTO_NUM, &[protocol]);
@@ -64,11 +66,15 @@ fn filter(out: &mut Vec<u8>, original: u32, reply: u32) {
     });
 }
 
-fn flush(socket: &mut Socket, family: i32, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), Error> {
+fn flush(
+    socket: &mut Socket,
+    family: Family,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Result<(), Error> {
     let mut messages = Messages::new();
     let kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
     messages.push(kind, NLM_F_REQUEST | NLM_F_ACK, |out| {
-        out.extend([u8::try_from(family).unwrap_or(0), 0, 0, 0]);
+        out.extend([family.byte(), 0, 0, 0]);
         write(out);
     });
     socket.execute(messages)?;

@@ -402,6 +402,11 @@ impl Family {
         }
     }
 
+    /// `AF_INET` or `AF_INET6`.
+    pub(super) fn byte(self) -> u8 {
+        self.number().into()
+    }
+
     fn number(self) -> AddressFamily {
         match self {
             Family::V4 => AddressFamily::Inet,
