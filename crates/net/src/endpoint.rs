@@ -110,9 +110,9 @@ pub struct Endpoint {
     pub gateway6: Option<Ipv6Addr>,
     pub mac: [u8; 6],
     pub ports: Vec<PortBinding>,
-    /// Ports that are open at the container's own addresses, in a network that is routed.
+    /// What is reached without translation, in a network that is routed.
     #[serde(default)]
-    pub open: Vec<(Protocol, u16)>,
+    pub open: Vec<OpenPort>,
     /// The host's end of the pair.
     pub veth: String,
 }
@@ -125,6 +125,14 @@ fn first_interface() -> String {
     FIRST_INTERFACE.to_owned()
 }
 
+/// A port that is open at the container's own address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OpenPort {
+    pub address: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
 /// A published port. A request for all addresses gives two of them: `0.0.0.0` and `::`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortBinding {
@@ -135,6 +143,11 @@ pub struct PortBinding {
 }
 
 impl Endpoint {
+    /// Whether the firewall lets anything in.
+    pub(crate) fn is_published(&self) -> bool {
+        !self.ports.is_empty() || !self.open.is_empty()
+    }
+
     /// The address as Docker prints it: `02:42:ac:11:00:02`.
     pub fn mac_string(&self) -> String {
         let [a, b, c, d, e, f] = self.mac;

@@ -57,6 +57,8 @@ pub enum Error {
         address: String,
         subnet: String,
     },
+    #[error("gateway mode 'isolated' can only be used for an internal network")]
+    IsolatedNotInternal,
     #[error("network {id} has no {family}")]
     FamilyMissing { id: String, family: &'static str },
     #[error("network {id} not found")]

@@ -23,7 +23,7 @@ use berth_sys::nft::{
 };
 
 use crate::address::Address;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, OpenPort};
 use crate::network::{GatewayMode, Network};
 
 mod firewalld;
@@ -466,7 +466,8 @@ fn port_elements(family: Family, endpoints: &[Endpoint]) -> [(&'static str, Vec<
                 addressed.push(Element { key, data });
             }
         }
-        for (protocol, port) in &endpoint.open {
+        let is_own = |it: &&OpenPort| it.address.is_ipv6() == (family == Family::Ip6);
+        for OpenPort { protocol, port, .. } in endpoint.open.iter().filter(is_own) {
             let key = concatenate(&[&own, &[protocol.number()], &port.to_be_bytes()]);
             let data = Vec::new();
             open.push(Element { key, data });

@@ -24,7 +24,9 @@ mod resolver;
 mod watch;
 
 pub use config::{BridgeConfig, Config, Firewall};
-pub use endpoint::{Endpoint, EndpointRequest, Gateway, PortBinding, PortRequest, Protocol};
+pub use endpoint::{
+    Endpoint, EndpointRequest, Gateway, OpenPort, PortBinding, PortRequest, Protocol,
+};
 pub use error::{Error, Holder};
 pub use net::{BridgeInfo, Net};
 pub use network::{

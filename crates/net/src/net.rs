@@ -21,7 +21,7 @@ use berth_sys::nft::Family;
 use crate::address::Cidr;
 use crate::bridge::{self, failed, mac_of};
 use crate::config::{Config, Firewall};
-use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, PortRequest, Protocol};
+use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, Protocol};
 use crate::error::Error;
 use crate::firewall::live::{Live, Present};
 use crate::firewall::{self, Contents};
@@ -29,7 +29,7 @@ use crate::namespace::{Interface, Visitor};
 use crate::network::{DEFAULT_NETWORK, Network};
 use crate::ports;
 use crate::reaper::Reaper;
-use crate::relay::{self, Connected, Kept, Publication};
+use crate::relay::{self, Connected, Kept, Publication, Wanted};
 use crate::resolver::{self, ResolverSockets};
 
 mod gateway;
@@ -285,7 +285,7 @@ impl Net {
             return Ok(());
         };
         let mut result = Ok(());
-        if !endpoint.ports.is_empty() || !endpoint.open.is_empty() {
+        if endpoint.is_published() {
             result = self
                 .firewall
                 .as_ref()
@@ -324,8 +324,11 @@ impl Net {
         .collect();
         let first = addresses.first().copied();
         let first = first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        if !request.ports.is_empty() {
-            made.bindings = self.bind(request, network, first)?;
+        let default = self.config.default_host_ip;
+        let ports = ports::plan(&request.ports, network, default, &addresses);
+        if !ports.bound.is_empty() {
+            let holder = relay::holder_name(container_id, &network.id);
+            made.bindings = self.bind(holder, first, ports.bound)?;
         }
         let address = mac.unwrap_or_else(|| mac_of(first));
         let veth = self.create_veth(bridge, netns, interface, address)?;
@@ -343,7 +346,7 @@ impl Net {
             gateway6: place.v6.and_then(|v6| v6.gateway),
             mac: address,
             ports: made.bindings.clone(),
-            open: Vec::new(),
+            open: ports.open,
             veth,
         };
         self.visitor
@@ -365,11 +368,7 @@ impl Net {
             let adopted = self.relay.adopt_connected();
             adopted.map_err(relayed("hand it the ports"))?;
         }
-        if let Some(live) = self
-            .firewall
-            .as_ref()
-            .filter(|_| !endpoint.ports.is_empty())
-        {
+        if let Some(live) = self.firewall.as_ref().filter(|_| endpoint.is_published()) {
             live.publish(&endpoint)?;
         }
         Ok(endpoint)
@@ -391,16 +390,14 @@ impl Net {
 
     fn bind(
         &self,
-        request: &EndpointRequest<'_>,
-        network: &Network,
+        holder: String,
         target: IpAddr,
+        ports: Vec<Wanted>,
     ) -> Result<Vec<PortBinding>, Error> {
-        let default = network.host_ip.unwrap_or(self.config.default_host_ip);
-        let wanted = |port: &PortRequest| ports::wanted(port, default);
         let publication = Publication {
-            container_id: relay::holder_name(request.container_id, &network.id),
+            container_id: holder,
             target,
-            ports: request.ports.iter().map(wanted).collect(),
+            ports,
         };
         let answer = self.relay.publish(publication);
         let answer = answer.map_err(relayed("bind ports"))?;

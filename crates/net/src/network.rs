@@ -155,6 +155,20 @@ impl Network {
         self.translates(self.gateway_modes.v6) && self.v6.is_some()
     }
 
+    /// How what is published at an address of this family reaches a container: by the way of its
+    /// own family, or by the relay's, where the network lacks that.
+    pub(crate) fn publication_mode(&self, host_ip: IpAddr) -> GatewayMode {
+        let v6 = match host_ip {
+            IpAddr::V4(_) => self.v4.is_none(),
+            IpAddr::V6(_) => self.v6.is_some(),
+        };
+        if v6 {
+            self.gateway_modes.v6
+        } else {
+            self.gateway_modes.v4
+        }
+    }
+
     fn translates(&self, mode: GatewayMode) -> bool {
         self.masquerade && !self.internal && mode == GatewayMode::Nat
     }

@@ -3,12 +3,63 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::endpoint::PortRequest;
+use crate::endpoint::{OpenPort, PortRequest};
 use crate::error::{Error, Holder};
+use crate::network::{GatewayMode, Network};
 use crate::relay::{Refusal, Wanted};
 
+/// What a request comes to in its network.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Bound on the host, and translated.
+    pub bound: Vec<Wanted>,
+    /// Open at the container's own addresses.
+    pub open: Vec<OpenPort>,
+}
+
+/// An internal network publishes nothing. One that is routed opens what is published at all
+/// addresses of its family; what is to be at a certain one cannot be, and is left out, as Docker
+/// does.
+pub fn plan(
+    requests: &[PortRequest],
+    network: &Network,
+    default_host_ip: IpAddr,
+    own: &[IpAddr],
+) -> Plan {
+    let mut plan = Plan::default();
+    if network.internal {
+        return plan;
+    }
+    for request in requests {
+        let mut wanted = wanted(request, network.host_ip.unwrap_or(default_host_ip));
+        let mode = |host_ip: &IpAddr| network.publication_mode(*host_ip);
+        let routed = wanted
+            .host_ips
+            .iter()
+            .filter(|host_ip| mode(host_ip) == GatewayMode::Routed && host_ip.is_unspecified());
+        for host_ip in routed {
+            let address = own.iter().find(|own| own.is_ipv6() == host_ip.is_ipv6());
+            let open = address.map(|address| OpenPort {
+                address: *address,
+                protocol: request.protocol,
+                port: request.container_port,
+            });
+            // Two requests may publish the same port of the container.
+            plan.open
+                .extend(open.filter(|open| !plan.open.contains(open)));
+        }
+        wanted
+            .host_ips
+            .retain(|host_ip| mode(host_ip) == GatewayMode::Nat);
+        if !wanted.host_ips.is_empty() {
+            plan.bound.push(wanted);
+        }
+    }
+    plan
+}
+
 /// What to bind. A port without an address is published at all addresses of both families.
-pub fn wanted(request: &PortRequest, default_host_ip: IpAddr) -> Wanted {
+fn wanted(request: &PortRequest, default_host_ip: IpAddr) -> Wanted {
     let everywhere = request.host_ip.is_none() && default_host_ip.is_unspecified();
     let first = request.host_ip.unwrap_or(default_host_ip);
     let mut host_ips = vec![first];

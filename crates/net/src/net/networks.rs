@@ -171,6 +171,10 @@ impl Net {
             }
         }
         let modes = request.gateway_modes;
+        let isolated = [modes.v4, modes.v6].contains(&GatewayMode::Isolated);
+        if isolated && !request.internal {
+            return Err(Error::IsolatedNotInternal);
+        }
         let pools = self.config.pools.as_slice();
         let v4 = request.v4.map(|wanted| {
             let taken = self.taken(Family::V4, |it| it.v4.as_ref(), bridge::v4)?;

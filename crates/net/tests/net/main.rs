@@ -5,6 +5,7 @@ mod machine;
 
 mod firewall;
 mod firewalld;
+mod gateway_modes;
 mod ipv6;
 mod lifecycle;
 mod many;
