@@ -24,6 +24,7 @@ use crate::exec::Execs;
 use crate::keeper::settled;
 use crate::lifecycle::{self, Waiter};
 use crate::logs::{self, LogStream};
+use crate::names::Names;
 use crate::network::Networks;
 use crate::options::{
     AttachOptions, Condition, EventOptions, ExecStartOptions, ListOptions, LogOptions,
@@ -73,6 +74,7 @@ impl Engine {
             default_ulimits: config.default_ulimits.values().cloned().collect(),
             id: daemon_id(&store).await?,
             live: ArcSwap::from_pointee(config.live.clone()),
+            names: Names::new(scope.clone()),
             config,
             scope,
             store,

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use berth_net::files::{self, ResolvConf};
+use berth_net::RESOLVER;
+use berth_net::files::{self, Internal, ResolvConf};
 
 use crate::error::{Context, Error, Result};
 use crate::network::Join;
@@ -206,20 +207,72 @@ fn extra_hosts(shared: &Shared, record: &Record) -> Result<Vec<(String, IpAddr)>
 }
 
 fn resolv_conf(shared: &Shared, record: &Record, join: &Join) -> String {
-    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let resolved = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    let config = &shared.config;
-    let or = |own: &Option<Vec<String>>, default: &[String]| match own {
-        Some(own) if !own.is_empty() => own.clone(),
-        _ => default.to_vec(),
+    let has_names = match join {
+        Join::Networks(places) => places.iter().any(|place| place.network.has_names()),
+        Join::Host | Join::None | Join::Container { .. } => false,
     };
-    let servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
+    if has_names {
+        return internal_resolv_conf(shared, record).text;
+    }
+    let sources = Sources::read(shared, record);
     files::resolv_conf(ResolvConf {
-        host: &host,
-        resolved: resolved.as_deref(),
-        servers: &or(&record.host.dns, &servers),
-        search: &or(&record.host.dns_search, &config.dns_search),
-        options: &or(&record.host.dns_options, &config.dns_options),
         host_network: *join == Join::Host,
+        ..sources.inputs()
     })
+}
+
+/// What a container with a name server of its own is told, and the name server.
+pub fn internal_resolv_conf(shared: &Shared, record: &Record) -> Internal {
+    let sources = Sources::read(shared, record);
+    files::internal_resolv_conf(sources.inputs(), RESOLVER.into())
+}
+
+/// Points a running container to the name server that it has got, unless somebody has changed
+/// what it was told. Blocks.
+pub fn point_to_resolver(shared: &Shared, record: &Record) -> Result<()> {
+    let directory = shared.config.container_dir(record.id.as_str());
+    let path = directory.join("resolv.conf");
+    let sources = Sources::read(shared, record);
+    if read(&path)? != files::resolv_conf(sources.inputs()) {
+        return Ok(());
+    }
+    write_file(&path, &internal_resolv_conf(shared, record).text)
+}
+
+/// What a `resolv.conf` is made from: the host's files, and the wishes of user and daemon.
+struct Sources {
+    host: String,
+    resolved: Option<String>,
+    servers: Vec<String>,
+    search: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Sources {
+    fn read(shared: &Shared, record: &Record) -> Self {
+        let config = &shared.config;
+        let or = |own: &Option<Vec<String>>, default: &[String]| match own {
+            Some(own) if !own.is_empty() => own.clone(),
+            _ => default.to_vec(),
+        };
+        let servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
+        Self {
+            host: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            resolved: fs::read_to_string("/run/systemd/resolve/resolv.conf").ok(),
+            servers: or(&record.host.dns, &servers),
+            search: or(&record.host.dns_search, &config.dns_search),
+            options: or(&record.host.dns_options, &config.dns_options),
+        }
+    }
+
+    fn inputs(&self) -> ResolvConf<'_> {
+        ResolvConf {
+            host: &self.host,
+            resolved: self.resolved.as_deref(),
+            servers: &self.servers,
+            search: &self.search,
+            options: &self.options,
+            host_network: false,
+        }
+    }
 }

@@ -29,6 +29,7 @@ mod lifecycle;
 mod list;
 mod log_target;
 pub mod logs;
+mod names;
 mod network;
 pub mod options;
 mod populate;

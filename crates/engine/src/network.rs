@@ -85,6 +85,11 @@ impl Network {
         }
     }
 
+    /// Whether containers find each other by name there.
+    pub fn has_names(&self) -> bool {
+        matches!(self.kind, Kind::Bridge { .. })
+    }
+
     /// What it is called below the engine, if there is anything of it there.
     pub fn link(&self) -> Option<&str> {
         match &self.kind {

@@ -11,6 +11,7 @@
 //! the last daemon asked for in its last moment is there by then, or never will be.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use berth_runtime::cgroup::Cgroup;
 use crate::container::{self, Beginning, Command};
 use crate::error::{Context, Error, Result};
 use crate::keeper::Keeper;
+use crate::network;
 use crate::record::{self, Phase, Record, State};
 use crate::shared::{Shared, kill_leftovers, lost_keeper};
 
@@ -284,6 +286,26 @@ async fn restore_network(shared: &Arc<Shared>, found: &[(Record, Beginning)]) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(error = %Chain(&error), "restore the network"),
         Err(_) => tracing::error!("restoring the network panicked"),
+    }
+    for (record, beginning) in found {
+        if let Some(pid) = beginning.state.phase.pid()
+            && beginning.keeper.is_some()
+        {
+            restore_names(shared, record, &beginning.state, pid).await;
+        }
+    }
+}
+
+/// The name server ended with the daemon.
+async fn restore_names(shared: &Arc<Shared>, record: &Record, state: &State, pid: i32) {
+    let endpoints = state.endpoints.clone();
+    let restored = blocking(shared, record, move |shared, record| {
+        let netns = network::open_namespace(pid).context("open its network")?;
+        let names = &shared.names;
+        names.settle(shared, record, &endpoints, netns.as_fd())
+    });
+    if let Some(Err(error)) = restored.await {
+        tracing::error!(container = %record.id, %error, "restore its name server");
     }
 }
 

@@ -20,6 +20,7 @@ use crate::config::{Config, Live, OWN_RUNTIME, Runtime};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
+use crate::names::Names;
 use crate::network::{Network, Networks};
 use crate::record::{Connected, Record};
 use crate::spec::{HostFacts, mounts::Kind};
@@ -41,6 +42,7 @@ pub struct Shared {
     pub execs: Execs,
     pub volumes: Volumes,
     pub networks: Networks,
+    pub names: Names,
     pub facts: HostFacts,
     pub default_ulimits: Vec<Ulimit>,
     /// The daemon's own id, as `info` shows it.

@@ -19,6 +19,7 @@ mod hosts;
 mod images;
 mod isolation;
 mod kills;
+mod names;
 mod network;
 mod networks;
 mod options;

@@ -5,7 +5,7 @@ use berth_testkit::Daemon;
 use crate::daemon;
 
 /// A daemon whose host has this `/etc/resolv.conf`, and this one of systemd-resolved.
-fn with_resolv_conf(host: &str, resolved: Option<&str>) -> Daemon {
+pub fn with_resolv_conf(host: &str, resolved: Option<&str>) -> Daemon {
     let script = r#"
         d=$(mktemp -d); trap 'rmdir $d 2>/dev/null || true' EXIT
         mount -t tmpfs none $d; printf "$1" >$d/host; mount --bind $d/host /etc/resolv.conf

@@ -278,6 +278,10 @@ impl Owner {
         }
         self.record = Arc::new(record);
         self.shared.table.release(&old);
+        let endpoints = &self.state.endpoints;
+        self.shared
+            .names
+            .rename(&self.shared, &self.record, endpoints);
         self.publish();
         self.shared
             .container_event(&self.record, "rename", &[("oldName", &format!("/{old}"))]);

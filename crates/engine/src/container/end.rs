@@ -111,6 +111,7 @@ impl Owner {
 
     /// Takes addresses, ports and rules away, if there are any.
     pub(super) async fn release_network(&mut self) {
+        self.shared.names.forget(&self.record.id);
         let endpoints = std::mem::take(&mut self.state.endpoints);
         if endpoints.is_empty() {
             return;

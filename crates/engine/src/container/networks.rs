@@ -1,7 +1,8 @@
 //! Coming to be on a network, and leaving one, while the container runs or not (moby,
 //! `daemon/container_operations.go`).
 
-use std::os::fd::AsFd;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use berth_base::Chain;
@@ -170,16 +171,22 @@ impl Owner {
         let place = Gateway::default();
         let place = Place::new(&self.record, network, settings, place, &ports, &taken)?;
         let (shared, record) = (self.shared.clone(), self.record.clone());
-        let mut all: Vec<Connected> = self.state.endpoints.values().cloned().collect();
+        let mut all = self.state.endpoints.clone();
+        let network = network.clone();
         let work = self.shared.scope.spawn_blocking(move || {
             let netns = network::open_namespace(pid)
                 .context(format!("open the network of container {}", record.id))?;
             let connected = place.connect(&shared, &record, netns.as_fd())?;
-            all.push(connected.clone());
+            all.insert(network.name.clone(), connected.clone());
             let written = etc::add_to_hosts(&shared, &record, &connected)
-                .and_then(|()| lead(&shared, &record, pid, &all));
+                .and_then(|()| lead(&shared, &record, pid, &all))
+                .and_then(|()| settle_names(&shared, &record, &all, netns.as_fd()));
             if written.is_err() {
                 detach(&shared, &record, &connected);
+                all.remove(&network.name);
+                if let Err(error) = shared.names.settle(&shared, &record, &all, netns.as_fd()) {
+                    tracing::warn!(container = %record.id, %error, "take its names back");
+                }
             }
             written.map(|()| connected)
         });
@@ -200,7 +207,7 @@ impl Owner {
     /// Failures are reported: the container is off the network whatever they are.
     async fn leave_now(&mut self, connected: Connected) {
         let (shared, record) = (self.shared.clone(), self.record.clone());
-        let rest: Vec<Connected> = self.state.endpoints.values().cloned().collect();
+        let rest = self.state.endpoints.clone();
         let pid = self.state.phase.pid();
         let work = self.shared.scope.spawn_blocking(move || {
             detach(&shared, &record, &connected);
@@ -211,6 +218,13 @@ impl Owner {
                 && let Err(error) = lead(&shared, &record, pid, &rest)
             {
                 tracing::warn!(container = %record.id, %error, "lead its default route");
+            }
+            if let Some(pid) = pid
+                && let Err(error) = network::open_namespace(pid)
+                    .context("open its network")
+                    .and_then(|netns| settle_names(&shared, &record, &rest, netns.as_fd()))
+            {
+                tracing::warn!(container = %record.id, %error, "take its names off a network");
             }
         });
         if work.await.is_err() {
@@ -228,15 +242,36 @@ fn detach(shared: &Shared, record: &Record, connected: &Connected) {
     }
 }
 
+/// Where others find a running container, and whom it finds, is what it is on now. Blocks.
+fn settle_names(
+    shared: &Shared,
+    record: &Record,
+    endpoints: &BTreeMap<String, Connected>,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    shared.names.settle(shared, record, endpoints, netns)?;
+    let networks = &shared.networks;
+    let has_names = |name| networks.find(name).is_ok_and(|network| network.has_names());
+    if endpoints.keys().any(|name| has_names(name)) {
+        etc::point_to_resolver(shared, record)?;
+    }
+    Ok(())
+}
+
 /// Leads the default routes to the networks that are left. Blocks.
-fn lead(shared: &Shared, record: &Record, pid: i32, rest: &[Connected]) -> Result<()> {
+fn lead(
+    shared: &Shared,
+    record: &Record,
+    pid: i32,
+    rest: &BTreeMap<String, Connected>,
+) -> Result<()> {
     let Some(net) = &shared.net else {
         return Ok(());
     };
     let all = shared.networks.all();
     let links = |network: &&Arc<Network>| {
         let link = network.link();
-        rest.iter()
+        rest.values()
             .any(|it| Some(it.endpoint.network.as_str()) == link)
     };
     let left: Vec<&Arc<Network>> = all.iter().filter(links).collect();

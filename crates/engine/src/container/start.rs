@@ -289,10 +289,14 @@ impl Job {
         let (shared, record, network) = (&self.shared, &self.record, &self.joins.network);
         let endpoints = network.connect(shared, record, netns)?;
         let written = etc::write_hosts(shared, record, network, &endpoints);
-        if written.is_err() {
+        let named = written.and_then(|()| match netns {
+            Some(netns) => shared.names.settle(shared, record, &endpoints, netns),
+            None => Ok(()),
+        });
+        if named.is_err() {
             shared.disconnect(&record.id, endpoints.values());
         }
-        written.map(|()| endpoints)
+        named.map(|()| endpoints)
     }
 
     fn launch(&self, netns: Option<BorrowedFd<'_>>, gated: bool) -> Result<UnixStream> {
