@@ -1,10 +1,13 @@
 //! Many containers, one after another and at once, and many ports.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 
-use berth_net::{DEFAULT_NETWORK, PortRequest, Protocol};
+use berth_net::{DEFAULT_NETWORK, EndpointRequest, Gateway, NetworkRequest, PortRequest, Protocol};
 
-use crate::machine::{MACHINE, ask_tcp, connect, inside, no_tcp, serve_tcp, tcp, with_machine};
+use crate::machine::{
+    MACHINE, ask_tcp, connect, connect_to, inside, no_tcp, run, serve_tcp, tcp, with_machine,
+};
 
 /// How many connections of this thread's namespace were begun again since nobody had answered.
 fn begun_again() -> u64 {
@@ -82,5 +85,57 @@ fn ten_thousand_ports_are_published_and_taken_back() {
         assert!(ask_tcp(Some(&machine.remote), MACHINE, last).is_some());
         net.disconnect("many", DEFAULT_NETWORK).expect("disconnect");
         no_tcp(Some(&machine.remote), MACHINE, last);
+    });
+}
+
+/// What a change costs does not grow with what there is, nor do the rules that a packet passes.
+#[test]
+fn two_hundred_networks_are_some_elements_of_sets() {
+    with_machine(|machine| {
+        const NETWORKS: usize = 200;
+        let mut config = machine.config("nets");
+        config.pools = vec!["base=10.64.0.0/16,size=24".parse().expect("a pool")];
+        let net = machine.open(config);
+        let rules = || run("nft list table ip nets | grep -c -e accept -e drop -e masquerade");
+        let before = rules();
+        let name = |n: usize| format!("{n:012x}");
+        for n in 0..NETWORKS {
+            let request = NetworkRequest::new(&name(n));
+            net.create_network(request).expect("a network");
+        }
+        assert_eq!(rules(), before);
+        let ends = [0, NETWORKS - 1].map(|n| {
+            let port = 8120 + u16::from(n > 0);
+            connect_to(&net, &name(n), &format!("container{n}"), &[tcp(port, 80)])
+        });
+        for (n, container) in ends.iter().enumerate() {
+            serve_tcp(&container.netns, 80, "here");
+            let port = 8120 + u16::try_from(n).expect("a small number");
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, port).is_some());
+        }
+        no_tcp(Some(&ends[0].netns), ends[1].ipv4(), 80);
+        // One container on fifty of them.
+        for n in 1..50 {
+            let interface = format!("eth{n}");
+            net.connect(EndpointRequest {
+                network: &name(n),
+                interface: &interface,
+                gateway: Gateway::default(),
+                ..EndpointRequest::new("container0", ends[0].netns.as_fd())
+            })
+            .expect("connect");
+        }
+        let links = inside(&ends[0].netns, || run("ip -o link | grep -c eth"));
+        assert_eq!(links, "50\n");
+        for n in 0..50 {
+            net.disconnect("container0", &name(n)).expect("disconnect");
+        }
+        let last = NETWORKS - 1;
+        net.disconnect(&format!("container{last}"), &name(last))
+            .expect("disconnect");
+        for n in 0..NETWORKS {
+            net.remove_network(&name(n)).expect("remove");
+        }
+        assert!(!run("ip -o link").contains("br-"));
     });
 }
