@@ -143,6 +143,12 @@ pub struct PortBinding {
 }
 
 impl Endpoint {
+    /// Its own, IPv4 first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let v4 = self.ipv4.map(IpAddr::V4);
+        v4.into_iter().chain(self.ipv6.map(IpAddr::V6)).collect()
+    }
+
     /// Whether the firewall lets anything in.
     pub(crate) fn is_published(&self) -> bool {
         !self.ports.is_empty() || !self.open.is_empty()

@@ -29,13 +29,14 @@ use crate::namespace::{Interface, Visitor};
 use crate::network::{DEFAULT_NETWORK, Network};
 use crate::ports;
 use crate::reaper::Reaper;
-use crate::relay::{self, Connected, Kept, Publication, Wanted};
+use crate::relay::{Connected, Kept};
 use crate::resolver::{self, ResolverSockets};
 
 mod gateway;
 mod hosts;
 mod interface;
 mod networks;
+mod published;
 mod state;
 
 use state::{Known, Place, State};
@@ -211,7 +212,7 @@ impl Net {
         };
         lock(&self.state).remove(container_id, network);
         if !made.bindings.is_empty() {
-            self.release_ports(&relay::holder_name(container_id, network));
+            self.release_ports(container_id, network);
         }
         if let Some(veth) = made.veth {
             self.drop_interface(veth);
@@ -232,7 +233,7 @@ impl Net {
 
     /// The same of a container that goes on: the interface is gone as well.
     pub fn detach(&self, container_id: &str, network: &str) -> Result<(), Error> {
-        self.leave(container_id, network, |veth| self.delete_interface(&veth))
+        self.leave(container_id, network, |veth| self.delete_interface(veth))
     }
 
     /// Waits until the interfaces of all disconnected containers are gone.
@@ -284,16 +285,7 @@ impl Net {
         let Some(endpoint) = lock(&self.state).remove(container_id, network) else {
             return Ok(());
         };
-        let mut result = Ok(());
-        if endpoint.is_published() {
-            result = self
-                .firewall
-                .as_ref()
-                .map_or(Ok(()), |live| live.withdraw(&endpoint));
-        }
-        if !endpoint.ports.is_empty() {
-            self.release_ports(&relay::holder_name(container_id, network));
-        }
+        let result = self.close_ports(&endpoint);
         let ended = end(endpoint.veth);
         let addresses = (endpoint.ipv4, endpoint.ipv6);
         lock(&self.state).release(network, addresses);
@@ -326,10 +318,7 @@ impl Net {
         let first = first.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let default = self.config.default_host_ip;
         let ports = ports::plan(&request.ports, network, default, &addresses);
-        if !ports.bound.is_empty() {
-            let holder = relay::holder_name(container_id, &network.id);
-            made.bindings = self.bind(holder, first, ports.bound)?;
-        }
+        made.bindings = self.bind(container_id, network, first, ports.bound)?;
         let address = mac.unwrap_or_else(|| mac_of(first));
         let veth = self.create_veth(bridge, netns, interface, address)?;
         made.veth = Some(veth.clone());
@@ -363,14 +352,7 @@ impl Net {
             }
         }
         lock(&self.state).insert(endpoint.clone());
-        if self.relay.generation() != relay {
-            // A relay that was started meanwhile does not know these ports.
-            let adopted = self.relay.adopt_connected();
-            adopted.map_err(relayed("hand it the ports"))?;
-        }
-        if let Some(live) = self.firewall.as_ref().filter(|_| endpoint.is_published()) {
-            live.publish(&endpoint)?;
-        }
+        self.open_ports(&endpoint, relay)?;
         Ok(endpoint)
     }
 
@@ -386,30 +368,6 @@ impl Net {
             return Ok(());
         }
         self.set_port_mode(veth, mode)
-    }
-
-    fn bind(
-        &self,
-        holder: String,
-        target: IpAddr,
-        ports: Vec<Wanted>,
-    ) -> Result<Vec<PortBinding>, Error> {
-        let publication = Publication {
-            container_id: holder,
-            target,
-            ports,
-        };
-        let answer = self.relay.publish(publication);
-        let answer = answer.map_err(relayed("bind ports"))?;
-        answer.map_err(ports::refused)
-    }
-
-    /// The endpoint is going away whatever the relay says; a later start of the relay leaves its
-    /// ports out.
-    fn release_ports(&self, holder: &str) {
-        if let Err(error) = self.relay.withdraw(holder) {
-            tracing::warn!(%error, holder, "release the ports");
-        }
     }
 }
 

@@ -22,7 +22,8 @@ pub struct Reaper {
 }
 
 enum Job {
-    Remove(String),
+    /// The interface, and how long it may stay.
+    Remove(String, Duration),
     /// Answered when nothing is left.
     Settle(Sender<()>),
 }
@@ -37,9 +38,14 @@ impl Reaper {
         Ok(Reaper { queue })
     }
 
+    /// After the time in which its namespace may end by itself.
     pub fn remove(&self, veth: String) {
         // The thread ends only after this sender is gone.
-        let _ = self.queue.send(Job::Remove(veth));
+        let _ = self.queue.send(Job::Remove(veth, GRACE));
+    }
+
+    pub fn remove_now(&self, veth: String) {
+        let _ = self.queue.send(Job::Remove(veth, Duration::ZERO));
     }
 
     /// Waits until every interface that was to be removed is gone.
@@ -51,6 +57,7 @@ impl Reaper {
 }
 
 fn work(mut socket: Socket, jobs: &Receiver<Job>) {
+    // In the order of their time.
     let mut doomed: VecDeque<(Instant, String)> = VecDeque::new();
     let mut waiting: Vec<Sender<()>> = Vec::new();
     loop {
@@ -73,7 +80,11 @@ fn work(mut socket: Socket, jobs: &Receiver<Job>) {
             Some((due, _)) => due.saturating_duration_since(now),
         };
         match jobs.recv_timeout(pause) {
-            Ok(Job::Remove(name)) => doomed.push_back((Instant::now() + GRACE, name)),
+            Ok(Job::Remove(name, after)) => {
+                let due = Instant::now() + after;
+                let at = doomed.partition_point(|(other, _)| *other <= due);
+                doomed.insert(at, (due, name));
+            }
             Ok(Job::Settle(done)) => waiting.push(done),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {

@@ -6,7 +6,6 @@
 //! anyone.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -180,8 +179,7 @@ impl Live {
         self.table
             .change(|socket, ruleset| super::withdraw(socket, ruleset, endpoint))?;
         if udp_ports(endpoint).next().is_some() {
-            let v4 = endpoint.ipv4.map(IpAddr::V4);
-            for address in v4.into_iter().chain(endpoint.ipv6.map(IpAddr::V6)) {
+            for address in endpoint.addresses() {
                 report(conntrack::forget_answered_by(
                     &mut self.table.lock(),
                     address,

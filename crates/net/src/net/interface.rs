@@ -19,6 +19,9 @@ const NAME_ATTEMPTS: usize = 8;
 /// How long a carrier is waited for; a packet or two may be lost after that.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_LOOK: Duration = Duration::from_micros(500);
+/// How long the removal of an interface is waited for.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
+const REMOVAL_LOOK: Duration = Duration::from_micros(200);
 
 impl Net {
     /// `name` is the interface's in the container.
@@ -119,15 +122,21 @@ impl Net {
         self.reaper.remove(veth);
     }
 
-    /// The interface is gone when this returns.
-    pub(super) fn delete_interface(&self, veth: &str) -> Result<(), Error> {
-        let mut socket = lock(&self.route);
-        let removed = match route::link(&mut socket, veth) {
-            Ok(Some(link)) => route::delete_link(&mut socket, link.index),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        removed.map_err(failed("remove a container's interface", veth))
+    /// The interface is gone when this returns. Another thread removes it: whoever does has to
+    /// wait for the kernel's readers after nobody can see it any more.
+    pub(super) fn delete_interface(&self, veth: String) -> Result<(), Error> {
+        self.reaper.remove_now(veth.clone());
+        let deadline = Instant::now() + REMOVAL_TIMEOUT;
+        loop {
+            let link = route::link(&mut lock(&self.route), &veth);
+            match link.map_err(failed("look at", &veth))? {
+                None => return Ok(()),
+                Some(_) if Instant::now() > deadline => {
+                    return Err(Error::InterfaceExists { name: veth });
+                }
+                Some(_) => std::thread::sleep(REMOVAL_LOOK),
+            }
+        }
     }
 
     /// Ports and bridges that an earlier daemon of this instance left without a record of them

@@ -187,6 +187,15 @@ impl State {
         self.connected.entry(key.0).or_default().push(endpoint);
     }
 
+    /// The endpoint, if it is still connected, is like this now.
+    pub fn update(&mut self, endpoint: &Endpoint) {
+        let endpoints = self.connected.get_mut(&endpoint.container_id);
+        let mut own = endpoints.into_iter().flatten();
+        if let Some(own) = own.find(|own| own.network == endpoint.network) {
+            own.clone_from(endpoint);
+        }
+    }
+
     /// The endpoint goes; its addresses stay taken until [`State::release`].
     pub fn remove(&mut self, container_id: &str, network: &str) -> Option<Endpoint> {
         let endpoints = self.connected.get_mut(container_id)?;

@@ -148,6 +148,53 @@ fn the_default_route_follows_the_gateway() {
 }
 
 #[test]
+fn published_ports_move_to_another_network() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("moves"));
+        create(&net, "red");
+        let web = connect(&net, "web", &[tcp(8117, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        let remote = Some(&machine.remote);
+        assert!(ask_tcp(remote, MACHINE, 8117).is_some());
+        let red = join(&net, &web, "red", "eth1");
+        net.set_gateway("web", web.netns.as_fd(), Some("red"), None)
+            .expect("set");
+        let old = net
+            .set_ports("web", DEFAULT_NETWORK, &[])
+            .expect("take back");
+        assert_eq!(old.ports, []);
+        no_tcp(remote, MACHINE, 8117);
+        let new = net
+            .set_ports("web", "red", &[tcp(8117, 80)])
+            .expect("publish");
+        assert_eq!(new.ports.len(), 2);
+        assert_eq!(new.ipv4, red.ipv4);
+        assert!(ask_tcp(remote, MACHINE, 8117).is_some());
+        // What is refused leaves nothing; what was there before is free.
+        let ours = std::net::TcpListener::bind("0.0.0.0:8118").expect("bind");
+        let refused = net.set_ports("web", "red", &[tcp(8119, 80), tcp(8118, 80)]);
+        assert!(
+            matches!(refused, Err(Error::PortInUse { .. })),
+            "{refused:?}"
+        );
+        drop(ours);
+        for number in [8117, 8119] {
+            drop(std::net::TcpListener::bind(("0.0.0.0", number)).expect("free"));
+        }
+        net.set_ports("web", "red", &[tcp(8118, 80)])
+            .expect("publish");
+        machine.kill_relays();
+        assert!(crate::machine::eventually(|| {
+            ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8118).is_some()
+        }));
+        net.detach("web", "red").expect("detach");
+        drop(std::net::TcpListener::bind("0.0.0.0:8118").expect("free"));
+        let gone = net.set_ports("web", "red", &[]);
+        assert!(matches!(gone, Err(Error::NotConnected { .. })));
+    });
+}
+
+#[test]
 fn an_internal_network_has_no_way_out_and_none_in() {
     with_machine(|machine| {
         let net = machine.open(machine.config("inner"));
