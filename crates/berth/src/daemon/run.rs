@@ -17,7 +17,7 @@ use berth_http::tls::rustls::ServerConfig;
 use berth_image::Images;
 use berth_image::distribution::{self, Distribution, Registries};
 use berth_keeper::launcher::{self, Launcher};
-use berth_net::address::{Cidr, Pool};
+use berth_net::address::{Address, Cidr, Pool};
 use berth_net::{BridgeConfig, Firewall, Net};
 use berth_runtime::systemd::Place;
 use berth_store::Store;
@@ -431,18 +431,17 @@ fn net_config(settings: &Settings, instance: &Instance) -> Result<berth_net::Con
         config.bridge.name.clone_from(name);
         config.bridge.user_managed = true;
     }
-    if !settings.default_address_pools.is_empty() {
-        let pool = |pool: &super::settings::AddressPool| -> Result<Pool> {
-            Ok(Pool {
-                base: pool.base.parse().context("default-address-pools")?,
-                size: pool.size,
-            })
-        };
-        config.pools = settings
-            .default_address_pools
-            .iter()
-            .map(pool)
-            .collect::<Result<_>>()?;
+    // Nobody else's networks are to have the same, wherever they meet.
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let own = format!("{} {}", machine.trim(), instance.name);
+    config.pools6 = vec![Pool::unique_local(&own)];
+    let given = &settings.default_address_pools;
+    let (v6, v4): (Vec<_>, Vec<_>) = given.iter().partition(|pool| pool.base.contains(':'));
+    if !v4.is_empty() {
+        config.pools = v4.into_iter().map(pool).collect::<Result<_>>()?;
+    }
+    if !v6.is_empty() {
+        config.pools6 = v6.into_iter().map(pool).collect::<Result<_>>()?;
     }
     config.firewall = match (settings.iptables, settings.firewall.as_deref()) {
         (Some(false), _) => Firewall::Off,
@@ -456,6 +455,12 @@ fn net_config(settings: &Settings, instance: &Instance) -> Result<berth_net::Con
         config.default_host_ip = ip;
     }
     Ok(config)
+}
+
+fn pool<A: Address>(given: &super::settings::AddressPool) -> Result<Pool<A>> {
+    let base: Cidr<A> = given.base.parse().context("default-address-pools")?;
+    Pool::new(base.network(), given.size)
+        .context("default-address-pools: size does not fit the base")
 }
 
 struct Signals {
