@@ -71,7 +71,7 @@ fn measure(
     let mut answer = [0; 512];
     while begin.elapsed() < time {
         let length = socket.recv(&mut answer)?;
-        if length < 40 {
+        if answer[..length].get(6..8) != Some(&[0, 1]) {
             return Err("an answer without an address".into());
         }
         delays.push(sent[usize::from(u16::from_be_bytes([answer[0], answer[1]]))].elapsed());
