@@ -24,6 +24,7 @@ pub mod system;
 pub mod update;
 pub mod version;
 pub mod volume;
+pub mod volume_copy;
 mod waiting;
 
 use berth_docker::filters::Filters;

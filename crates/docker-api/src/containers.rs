@@ -61,7 +61,7 @@ pub async fn create(mut call: Call) -> Answer {
             "Container cannot be created with multiple network endpoints: {names}"
         )));
     }
-    shapes::create_request(call.version, &mut request);
+    shapes::create_request(call.version, &mut request)?;
     let name = call.query.some("name").map(str::to_owned);
     let platform = call.query.some("platform").map(str::to_owned);
     let engine = call.shared.engine.clone();

@@ -11,6 +11,7 @@ pub fn all() -> Vec<Route> {
     let head = |path, handler| route(Method::HEAD, path, handler);
     let post = |path, handler| route(Method::POST, path, handler);
     let delete = |path, handler| route(Method::DELETE, path, handler);
+    let put = |path, handler| route(Method::PUT, path, handler);
     let mut routes = vec![
         get("/_ping", |call| Box::pin(system::ping(call))),
         head("/_ping", |call| Box::pin(system::ping(call))),
@@ -94,6 +95,22 @@ pub fn all() -> Vec<Route> {
         post("/volumes/prune", |call| Box::pin(volumes::prune(call))),
         get("/volumes/{}", |call| Box::pin(volumes::inspect(call))),
         delete("/volumes/{}", |call| Box::pin(volumes::remove(call))),
+        put("/volumes/{}", |call| Box::pin(volumes::update(call))),
+        post("/berth/volumes/{}/snapshot", |call| {
+            Box::pin(volumes::snapshot(call))
+        }),
+        post("/berth/volumes/{}/clone", |call| {
+            Box::pin(volumes::clone(call))
+        }),
+        post("/berth/volumes/{}/rename", |call| {
+            Box::pin(volumes::rename(call))
+        }),
+        get("/berth/volumes/{}/archive", |call| {
+            Box::pin(volumes::backup(call))
+        }),
+        put("/berth/volumes/{}/archive", |call| {
+            Box::pin(volumes::restore(call))
+        }),
         get("/plugins", |call| Box::pin(system::plugins(call))),
         post("/build/prune", |call| Box::pin(system::build_prune(call))),
     ];

@@ -4,12 +4,13 @@
 //! not have, and get back what has been taken out since. Sources: the API's version history
 //! (`docs/api/version-history.md`, moby) and the answers of dockerd.
 
-use berth_docker::container::{CreateRequest, Inspect, Summary};
+use berth_docker::container::{CreateRequest, Inspect, Mount, Summary};
 use berth_docker::exec;
 use berth_docker::image;
 use berth_docker::network::{ConnectRequest, CreateRequest as NetworkCreateRequest, Network};
 use berth_docker::system::{DiskUsage, Info};
 
+use crate::error::Error;
 use crate::ordered::Object;
 use crate::query::Query;
 use crate::respond::{MULTIPLEXED_STREAM, RAW_STREAM};
@@ -40,7 +41,11 @@ pub fn console_size(version: Version, request: &exec::StartRequest) -> Option<(u
     Some((u16::try_from(rows).ok()?, u16::try_from(columns).ok()?))
 }
 
-pub fn create_request(version: Version, request: &mut CreateRequest) {
+/// A request as it was understood in a version.
+///
+/// # Errors
+/// What is asked for by a field that a later version has.
+pub fn create_request(version: Version, request: &mut CreateRequest) -> Result<(), Error> {
     if let Some(host) = &mut request.host_config {
         if version < Version(40) {
             // Until then containers shared their IPC namespace unless told otherwise.
@@ -65,11 +70,7 @@ pub fn create_request(version: Version, request: &mut CreateRequest) {
             host.pids_limit = None;
         }
         for mount in &mut host.mounts {
-            if version < Version(45)
-                && let Some(options) = &mut mount.volume_options
-            {
-                options.subpath.clear();
-            }
+            mount_request(version, mount)?;
         }
     }
     if version < Version(44)
@@ -99,6 +100,7 @@ pub fn create_request(version: Version, request: &mut CreateRequest) {
             endpoint.gw_priority = 0;
         }
     }
+    Ok(())
 }
 
 /// Several networks at once came with 1.44: those that are asked for before.
@@ -107,6 +109,32 @@ pub fn too_many_networks(version: Version, request: &CreateRequest) -> Option<St
     let endpoints = config.endpoints_config.as_ref()?;
     let names: Vec<&str> = endpoints.keys().map(String::as_str).collect();
     (version < Version(44) && names.len() > 1).then(|| names.join(", "))
+}
+
+fn mount_request(version: Version, mount: &mut Mount) -> Result<(), Error> {
+    let needs = |what: &str, since: &str| {
+        Err(Error::invalid(format!(
+            "{what} needs API v{since} or newer"
+        )))
+    };
+    if version < Version(44) && mount.kind == "bind" {
+        // Until then a read-only bind left what is mounted below it writable.
+        let options = mount.bind_options.get_or_insert_default();
+        options.read_only_non_recursive = true;
+        if options.read_only_force_recursive {
+            return needs("BindOptions.ReadOnlyForceRecursive", "1.44");
+        }
+    }
+    if version < Version(45)
+        && let Some(options) = &mount.volume_options
+        && !options.subpath.is_empty()
+    {
+        return needs("VolumeOptions.Subpath", "1.45");
+    }
+    if version < Version(48) && mount.kind == "image" {
+        return needs("Mount type \"Image\"", "1.48");
+    }
+    Ok(())
 }
 
 pub fn exec_create_request(version: Version, request: &mut exec::CreateRequest) {

@@ -1,10 +1,16 @@
 //! Volumes.
 
+mod copies;
+
+pub use copies::{backup, clone, rename, restore, snapshot};
+
 use berth_docker::volume::CreateRequest;
 use http::StatusCode;
 
 use crate::call::Call;
+use crate::error::Error;
 use crate::respond::{self, Answer};
+use crate::version::Version;
 
 const LIST_FILTERS: &[&str] = &["dangling", "driver", "label", "name"];
 const PRUNE_FILTERS: &[&str] = &["all", "label", "label!"];
@@ -35,8 +41,20 @@ pub async fn remove(call: Call) -> Answer {
     respond::no_content()
 }
 
+/// Only the volumes of a cluster change, and a swarm is what would have them.
+pub async fn update(_call: Call) -> Answer {
+    Err(Error::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "volume update only valid for cluster volumes, but swarm is unavailable",
+    ))
+}
+
 pub async fn prune(call: Call) -> Answer {
-    let filters = call.query.filters(PRUNE_FILTERS)?;
+    let mut filters = call.query.filters(PRUNE_FILTERS)?;
+    if call.version < Version(42) {
+        // Until then not only anonymous ones were meant.
+        filters.add("all", "true");
+    }
     let engine = call.shared.engine.clone();
     respond::ok(
         &call

@@ -102,6 +102,10 @@ impl Request {
         Self::new(Method::GET, path)
     }
 
+    pub fn put(path: impl Into<String>) -> Self {
+        Self::new(Method::PUT, path)
+    }
+
     pub fn post(path: impl Into<String>) -> Self {
         Self::new(Method::POST, path)
     }

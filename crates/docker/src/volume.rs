@@ -58,3 +58,16 @@ wire! {
         pub space_reclaimed: u64,
     }
 }
+
+wire! {
+    /// The answer to `POST /berth/volumes/NAME/snapshot` and `.../clone`, which Docker does not have.
+    #[serde(rename_all = "PascalCase")]
+    pub struct Copied {
+        pub volume: Volume,
+        /// `reflink` where the files share their blocks, otherwise `copy`.
+        pub method: String,
+        /// The containers that were paused meanwhile.
+        pub paused: Vec<String>,
+        pub warnings: Vec<String>,
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_base::{Id, Timestamp, name};
@@ -12,13 +12,14 @@ use berth_oci::Platform;
 
 use crate::container::{self, Beginning};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image_mount;
 use crate::images::from_image;
 use crate::log_target;
 use crate::network;
-use crate::populate::populate;
+use crate::populate;
 use crate::record::{Record, Snapshot};
 use crate::shared::Shared;
-use crate::spec::mounts::{Kind, Mount};
+use crate::spec::mounts::Kind;
 use crate::spec::{adapt, merge, mounts, validate};
 use crate::workdir;
 
@@ -44,11 +45,16 @@ pub async fn create(
         shared: shared.clone(),
         name: Some(record.name.clone()),
     };
-    shared.volumes.make_for(shared, &mut record.mounts).await?;
-    let record = make(shared, record, image).await?;
+    let images = mounted_images(shared, &mut record).await?;
+    let claim = shared
+        .volumes
+        .make_for(shared, &record.id, &mut record.mounts, &record.host)
+        .await?;
+    let record = make(shared, record, image, images).await?;
     reservation.keep();
     shared.container_event(&record, "create", &[]);
     container::spawn(shared, record, Beginning::default());
+    drop(claim);
     Ok(CreateResponse {
         id: id.to_string(),
         warnings,
@@ -118,7 +124,8 @@ fn plan(
     let given = request.networking_config.and_then(|it| it.endpoints_config);
     let mode = record.host.network_mode.as_str();
     record.endpoints = network::requested(&shared.networks, mode, given.unwrap_or_default())?;
-    record.mounts = mounts::requested(&record.config, &record.host, &|reference| {
+    let data_root = &shared.config.data_root;
+    record.mounts = mounts::requested(&record.config, &record.host, data_root, &|reference| {
         let other = shared.table.find(reference).map_err(as_invalid)?;
         Ok(other.view().record.mounts.clone())
     })?;
@@ -128,6 +135,21 @@ fn plan(
     check_links(shared, &record)?;
     shared.oci_runtime(&record)?;
     Ok((record, warnings))
+}
+
+/// Finds the images that are to be mounted, in the order of the mounts.
+async fn mounted_images(shared: &Arc<Shared>, record: &mut Record) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for (index, mount) in record.mounts.iter_mut().enumerate() {
+        let Kind::Image { reference, id, .. } = &mut mount.kind else {
+            continue;
+        };
+        let image = resolve(shared, reference, None).await?;
+        *id = image.id.to_string();
+        mount.source = image_mount::place(&shared.config, record.id.as_str(), index);
+        images.push(image);
+    }
+    Ok(images)
 }
 
 /// What a request names, other than its image, and is not there: Docker's status is 400.
@@ -201,16 +223,15 @@ impl Drop for Reservation {
 }
 
 /// Makes the directories, then the record; undoes the former if the latter fails.
-async fn make(shared: &Arc<Shared>, mut record: Record, image: Image) -> Result<Record> {
-    let (other, id) = (shared.clone(), record.id.clone());
-    let mounts = record.mounts.clone();
-    let working_dir = record.config.working_dir.clone();
-    let work = shared
-        .scope
-        .spawn_blocking(move || directories(&other, &id, &image, &mounts, &working_dir));
-    let made = work
-        .await
-        .unwrap_or_else(|_| Err(Error::internal("creating directories panicked")));
+async fn make(
+    shared: &Arc<Shared>,
+    mut record: Record,
+    image: Image,
+    mounted_images: Vec<Image>,
+) -> Result<Record> {
+    let (other, copy) = (shared.clone(), record.clone());
+    let work = move || directories(&other, &copy, &image, &mounted_images);
+    let made = shared.block(work).await.and_then(|made| made);
     let saved = match made {
         Ok(snapshot) => {
             record.rootfs = snapshot;
@@ -226,12 +247,12 @@ async fn make(shared: &Arc<Shared>, mut record: Record, image: Image) -> Result<
 
 fn directories(
     shared: &Shared,
-    id: &Id,
+    record: &Record,
     image: &Image,
-    mounts: &[Mount],
-    working_dir: &str,
+    mounted_images: &[Image],
 ) -> Result<Snapshot> {
-    let directory = shared.config.container_dir(id.as_str());
+    let id = record.id.as_str();
+    let directory = shared.config.container_dir(id);
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o710)
@@ -239,8 +260,10 @@ fn directories(
         .context(format!("make {}", directory.display()))?;
     let rootfs = shared
         .images
-        .prepare_snapshot(image, id.as_str())
+        .prepare_snapshot(image, id)
         .map_err(from_image)?;
+    image_mount::keep(shared, id, &record.mounts, mounted_images)?;
+    let working_dir = &record.config.working_dir;
     if workdir::is_taken(&rootfs.lower, Path::new(working_dir))
         .context("look for the working directory")?
     {
@@ -248,11 +271,14 @@ fn directories(
             "Cannot mkdir: {working_dir} is not a directory"
         )));
     }
-    for mount in mounts {
-        if let Kind::Volume { populate: true, .. } = mount.kind {
-            populate(&rootfs.lower, Path::new(&mount.destination), &mount.source).context(
-                format!("fill the volume for {} from the image", mount.destination),
-            )?;
+    for mount in &record.mounts {
+        if let Kind::Volume {
+            name,
+            populate: true,
+            ..
+        } = &mount.kind
+        {
+            fill(shared, name, &mount.destination, &rootfs.lower)?;
         }
     }
     Ok(Snapshot {
@@ -260,4 +286,19 @@ fn directories(
         upper: rootfs.upper,
         work: rootfs.work,
     })
+}
+
+/// Fills a new volume with what the image has at its destination.
+fn fill(shared: &Shared, volume: &str, destination: &str, layers: &[PathBuf]) -> Result<()> {
+    let filling = || format!("fill the volume for {destination} from the image");
+    let found = populate::find(layers, Path::new(destination)).context(filling())?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    shared
+        .volumes
+        .with_files(&shared.mounted, volume, |target| {
+            populate::fill(&found, target).context(filling())
+        })
+        .map_err(|error| error.while_doing("failed to populate volume"))
 }

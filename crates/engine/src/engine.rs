@@ -1,5 +1,7 @@
 //! The handle: one method for each operation of the API.
 
+mod volumes;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use berth_base::Id;
-use berth_docker::{container, event, exec, filters::Filters, network, system, volume};
+use berth_docker::{container, event, exec, filters::Filters, network, system};
 use berth_image::{Images, Usage};
 use berth_keeper::launcher::Launcher;
 use berth_keeper::protocol::{self, RequestBody};
@@ -33,7 +35,7 @@ use crate::options::{
 use crate::record::Phase;
 use crate::shared::Shared;
 use crate::table::Table;
-use crate::volume::Volumes;
+use crate::volume::{Mounted, Volumes};
 use crate::{attach, create, detach, exec as execs, inspect, list, recover, system as host, top};
 
 /// What an engine is built on.
@@ -85,6 +87,7 @@ impl Engine {
             table: Table::default(),
             execs: Execs::default(),
             volumes,
+            mounted: Mounted::default(),
             networks,
             closing: AtomicBool::new(false),
         });
@@ -539,26 +542,6 @@ impl Engine {
 
     pub fn network_inspect(&self, id: &str) -> Result<network::Network> {
         crate::network::inspect(&self.shared, id)
-    }
-
-    pub async fn volume_create(&self, request: volume::CreateRequest) -> Result<volume::Volume> {
-        self.shared.volumes.create(&self.shared, request).await
-    }
-
-    pub fn volume_list(&self, filters: &Filters) -> Result<volume::List> {
-        self.shared.volumes.list(&self.shared, filters)
-    }
-
-    pub fn volume_inspect(&self, name: &str) -> Result<volume::Volume> {
-        self.shared.volumes.inspect(name)
-    }
-
-    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<()> {
-        self.shared.volumes.remove(&self.shared, name, force).await
-    }
-
-    pub async fn volume_prune(&self, filters: &Filters) -> Result<volume::PruneResponse> {
-        self.shared.volumes.prune(&self.shared, filters).await
     }
 
     fn find(&self, reference: &str) -> Result<Arc<Handle>> {

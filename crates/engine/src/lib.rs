@@ -22,6 +22,7 @@ mod etc;
 pub mod events;
 mod exec;
 mod frame;
+mod image_mount;
 mod images;
 mod inspect;
 mod keeper;
@@ -57,3 +58,4 @@ pub use options::{
     AttachOptions, Condition, EventOptions, ExecStartOptions, ListOptions, LogOptions,
     RemoveOptions, StartOptions, StopOptions, StreamTarget, Waited,
 };
+pub use volume::{Backup, CopyKind};

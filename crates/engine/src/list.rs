@@ -116,15 +116,7 @@ impl<'a> Choice<'a> {
                 .collect::<Result<_>>()?;
             Ok(times.into_iter().max())
         };
-        // A name is a pattern; one that is no valid pattern is taken literally.
-        let names = filters
-            .get("name")
-            .filter_map(|text| {
-                regex::Regex::new(text)
-                    .or_else(|_| regex::Regex::new(&regex::escape(text)))
-                    .ok()
-            })
-            .collect();
+        let names = patterns(filters, "name");
         let ancestors = filters
             .get("ancestor")
             .flat_map(|text| {
@@ -217,6 +209,18 @@ impl<'a> Choice<'a> {
                     .is_some_and(|rest| rest.starts_with(':'))
         })
     }
+}
+
+/// The values of a filter that are patterns; one that is no valid pattern is taken literally.
+pub fn patterns(filters: &Filters, key: &str) -> Vec<regex::Regex> {
+    filters
+        .get(key)
+        .filter_map(|text| {
+            regex::Regex::new(text)
+                .or_else(|_| regex::Regex::new(&regex::escape(text)))
+                .ok()
+        })
+        .collect()
 }
 
 /// `80`, `80/udp`, `80-90/tcp`.

@@ -23,14 +23,9 @@ const OPAQUE: &str = "trusted.overlay.opaque";
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 256;
 
-/// Copies the directory at `path` of the merged `layers` (topmost first) into `target`, unless
-/// something is there already. A path that the image does not have, or that is no directory, is
-/// left alone.
-pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()> {
-    let target = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
-    if !is_empty(&target)? {
-        return Ok(());
-    }
+/// The directories at `path` of the merged `layers` (topmost first): what a volume is filled with.
+/// None for a path that the image does not have, or that is no directory.
+pub fn find(layers: &[PathBuf], path: &Path) -> io::Result<Vec<OwnedFd>> {
     let mut directories = Vec::new();
     for layer in layers {
         directories.push(open_directory(
@@ -43,9 +38,15 @@ pub fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()
             directories = descend(&directories, name.as_encoded_bytes())?;
         }
     }
-    match directories.first() {
-        Some(_) => copy_directory(&directories, &target, 0),
-        None => Ok(()),
+    Ok(directories)
+}
+
+/// Copies merged directories into `target`, unless something is there already.
+pub fn fill(directories: &[OwnedFd], target: &Path) -> io::Result<()> {
+    let target = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
+    match is_empty(&target)? {
+        true => copy_directory(directories, &target, 0),
+        false => Ok(()),
     }
 }
 
@@ -198,6 +199,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()> {
+        fill(&find(layers, path)?, target)
+    }
 
     fn write(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

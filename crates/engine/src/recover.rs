@@ -70,6 +70,7 @@ async fn all(shared: &Arc<Shared>) -> Result<()> {
         cgroups.tidy(&known);
     }
     restore_network(shared, &found).await;
+    restore_mounts(shared, &found).await?;
     let mut folding = Vec::new();
     for (record, beginning) in found {
         let has_ended = beginning.exit.is_some();
@@ -82,7 +83,7 @@ async fn all(shared: &Arc<Shared>) -> Result<()> {
         // Answered when the end has been handled; a container with `--rm` is gone by then.
         handle.ask(|reply| Command::Sync { reply }).await.ok();
     }
-    Ok(())
+    crate::volume::resume_all(shared).await
 }
 
 /// What there is, before anybody was asked.
@@ -307,6 +308,15 @@ async fn restore_names(shared: &Arc<Shared>, record: &Record, state: &State, pid
     if let Some(Err(error)) = restored.await {
         tracing::error!(container = %record.id, %error, "restore its name server");
     }
+}
+
+/// Volumes and images stay mounted for the containers that run.
+async fn restore_mounts(shared: &Arc<Shared>, found: &[(Record, Beginning)]) -> Result<()> {
+    let running = found.iter().filter(|(_, it)| it.keeper.is_some());
+    let running: Vec<Record> = running.map(|(record, _)| record.clone()).collect();
+    let other = shared.clone();
+    let restore = move || other.restore_mounts(&running.iter().collect::<Vec<_>>());
+    shared.block(restore).await?
 }
 
 /// The cgroups that are there before anything is started.

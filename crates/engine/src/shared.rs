@@ -1,6 +1,7 @@
 //! What all parts of the engine share, and the small operations on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,19 +14,22 @@ use berth_keeper::protocol::ExitRecord;
 use berth_net::Net;
 use berth_runtime::cgroup::Cgroup;
 use berth_store::Store;
+use berth_sys::mount::table as mount_table;
 use berth_tasks::Scope;
 use oci_spec::runtime::LinuxResources;
 
 use crate::config::{Config, Live, OWN_RUNTIME, Runtime};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
+use crate::image_mount;
 use crate::names::Names;
 use crate::network::{Network, Networks};
 use crate::record::{Connected, Record};
-use crate::spec::{HostFacts, mounts::Kind};
+use crate::spec::HostFacts;
+use crate::spec::mounts::{self, Kind};
 use crate::table::Table;
-use crate::volume::Volumes;
+use crate::volume::{Mounted, Volumes};
 
 pub struct Shared {
     /// What was settled at the start; its `live` part is only the beginning of [`Self::live`].
@@ -41,6 +45,7 @@ pub struct Shared {
     pub table: Table,
     pub execs: Execs,
     pub volumes: Volumes,
+    pub mounted: Mounted,
     pub networks: Networks,
     pub names: Names,
     pub facts: HostFacts,
@@ -151,30 +156,58 @@ impl Shared {
         }
     }
 
-    /// Makes what `-v` binds and does not exist. Blocks.
+    /// Mounts the volumes and images that a container mounts in turn, makes what `-v` binds and
+    /// does not exist, and looks whether binds can have their propagation. Blocks.
     pub fn prepare_mounts(&self, record: &Record) -> Result<()> {
+        self.volumes.mount_for(&self.mounted, record)?;
+        image_mount::mount_for(self, record)?;
+        let mut table = None;
         for mount in &record.mounts {
             let Kind::Bind { create } = mount.kind else {
                 continue;
             };
-            if mount.source.exists() {
-                continue;
+            make_source(&mount.source, create)?;
+            if mounts::has_propagation(mount) {
+                let table = match &table {
+                    Some(table) => table,
+                    None => table.insert(mount_table().context("read what is mounted")?),
+                };
+                mounts::check_propagation(mount, table, &self.config.data_root)?;
             }
-            let source = mount.source.display();
-            if !create {
-                return Err(Error::invalid(format!(
-                    "invalid mount config for type \"bind\": bind source path does not exist: \
-                     {source}"
-                )));
-            }
-            std::fs::create_dir_all(&mount.source).map_err(|error| {
-                Error::failed(
-                    format!("error while creating mount source path '{source}'"),
-                    &error,
-                )
-            })?;
         }
         Ok(())
+    }
+
+    /// Where something is mounted for a container while it runs.
+    pub fn held_places(&self, record: &Record) -> Vec<PathBuf> {
+        let mut places = self.volumes.places_of(record);
+        places.extend(image_mount::places(record).map(Path::to_owned));
+        places
+    }
+
+    /// Finds out which of the mounts that an earlier daemon has left are still in use, by the
+    /// containers that outlived it; and finishes what it did with volumes. Blocks.
+    pub fn restore_mounts(&self, running: &[&Record]) -> Result<()> {
+        let mut held: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+        for record in running {
+            for place in self.held_places(record) {
+                held.entry(place).or_default().insert(record.id.to_string());
+            }
+        }
+        let volumes = self.volumes.all_places();
+        let is_ours =
+            |place: &Path| volumes.contains(place) || image_mount::is_place(&self.config, place);
+        self.mounted.sweep(is_ours, &held);
+        self.volumes.settle(self)
+    }
+
+    /// Runs work that blocks on a thread for such.
+    pub async fn block<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let task = self.scope.spawn_blocking(work);
+        task.await.map_err(|_| Error::internal("a task panicked"))
     }
 
     /// Deletes the directories of a container that no longer exists, in the background.
@@ -185,6 +218,7 @@ impl Shared {
 
     /// Deletes the directories of a container that no longer exists. Blocks.
     pub fn discard_now(&self, id: &Id) {
+        image_mount::forget(self, id.as_str());
         if let Err(error) = self.images.remove_snapshot(id.as_str()) {
             tracing::warn!(container = %id, error = %Chain(&error), "remove its snapshot");
         }
@@ -201,6 +235,25 @@ impl Shared {
             }
         }
     }
+}
+
+/// Makes the source of a bind if it may be made.
+fn make_source(path: &Path, create: bool) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let source = path.display();
+    if !create {
+        return Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {source}"
+        )));
+    }
+    std::fs::create_dir_all(path).map_err(|error| {
+        Error::failed(
+            format!("error while creating mount source path '{source}'"),
+            &error,
+        )
+    })
 }
 
 /// How a container ended whose keeper is gone: as its exit record says; otherwise the keeper was

@@ -7,9 +7,9 @@ use berth_base::Timestamp;
 use berth_docker::system::{
     Component, Info, Plugins, RegistryConfig, Runtime, Swarm, Version, VersionPlatform,
 };
-use berth_docker::volume::UsageData;
 use berth_docker::{API_VERSION, MIN_API_VERSION, system::DiskUsage};
 
+use crate::Result;
 use crate::config::OWN_RUNTIME;
 use crate::inspect::DRIVER;
 use crate::list;
@@ -17,7 +17,6 @@ use crate::options::ListOptions;
 use crate::record::Phase;
 use crate::shared::Shared;
 use crate::spec::HostFacts;
-use crate::{Result, volume};
 
 /// What the daemon's host offers, read once.
 pub fn facts() -> HostFacts {
@@ -270,14 +269,7 @@ pub fn disk_usage(shared: &Shared) -> Result<DiskUsage> {
         ..ListOptions::default()
     };
     let containers = list::list(shared, &options)?;
-    let mut volumes = shared.volumes.list(shared, &Default::default())?.volumes;
-    for described in &mut volumes {
-        let bytes = directory_bytes(Path::new(&described.mountpoint));
-        described.usage_data = Some(UsageData {
-            size: i64::try_from(bytes).unwrap_or(i64::MAX),
-            ref_count: wire(volume::users(shared, &described.name).len()),
-        });
-    }
+    let volumes = shared.volumes.usage(shared);
     // Images count what they keep packed too: clients subtract their sizes from this one.
     let directory = |name| directory_bytes(&shared.config.data_root.join(name));
     let layers = directory("layers") + directory("blobs");

@@ -1,19 +1,36 @@
 //! Volumes of the local driver: directories below `<data-root>/volumes`, with a record each.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+mod copies;
+mod driver;
+mod mounted;
+mod place;
+mod turns;
+mod writers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_base::{Id, Timestamp, name};
+use berth_docker::container::HostConfig;
 use berth_docker::filters::Filters;
-use berth_docker::volume::{CreateRequest, List, PruneResponse, Volume as Wire};
+use berth_docker::volume::{CreateRequest, List, PruneResponse, UsageData, Volume as Wire};
 use berth_store::{Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::record::Record;
 use crate::shared::Shared;
-use crate::spec::mounts::{Kind, Mount};
+use crate::spec::mounts::{Kind, Mount, volume_request};
+use driver::FileSystem;
+use place::Places;
+use turns::{Claims, Turns};
+
+pub use copies::{Backup, Kind as CopyKind};
+pub use mounted::Mounted;
+pub use turns::Claim;
+pub use writers::resume_all;
 
 const PREFIX: &str = "volumes/";
 /// Docker marks volumes that it named itself.
@@ -22,8 +39,13 @@ const ANONYMOUS: &str = "com.docker.volume.anonymous";
 /// All volumes. The lock is held for look-ups only.
 #[derive(Debug)]
 pub struct Volumes {
-    root: PathBuf,
+    places: Places,
     all: Mutex<BTreeMap<String, Volume>>,
+    /// The names of records that cannot be read: what they have is left alone.
+    unreadable: BTreeSet<String>,
+    turns: Turns,
+    claims: Claims,
+    pruning: AtomicBool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,115 +54,214 @@ pub struct Volume {
     pub created: Timestamp,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
+    /// The name that it had before, whose record may be there still.
+    #[serde(default)]
+    pub renamed_from: Option<String>,
 }
 
 impl Volumes {
     pub fn open(root: PathBuf, store: &Store) -> Result<Self> {
         let mut all = BTreeMap::new();
+        let mut unreadable = BTreeSet::new();
         let read = |item: Item| match serde_json::from_slice::<Volume>(&item.value) {
             Ok(volume) => drop(all.insert(volume.name.clone(), volume)),
             Err(error) => {
                 tracing::error!(key = item.key, %error, "a volume's record cannot be read");
+                unreadable.extend(item.key.strip_prefix(PREFIX).map(str::to_owned));
             }
         };
         store
             .each(PREFIX, read)
             .context("read the volumes' records")?;
         Ok(Self {
-            root,
+            places: Places::new(root),
             all: Mutex::new(all),
+            unreadable,
+            turns: Turns::default(),
+            claims: Claims::default(),
+            pruning: AtomicBool::new(false),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Volume>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the volume's files are.
-    pub fn mountpoint(&self, name: &str) -> PathBuf {
-        self.root.join(name).join("_data")
+    /// Takes up what an earlier daemon did not finish. Blocks.
+    pub fn settle(&self, shared: &Shared) -> Result<()> {
+        let is_known =
+            |name: &str| self.lock().contains_key(name) || self.unreadable.contains(name);
+        let rest = self
+            .places
+            .settle(is_known)
+            .context("look after interrupted changes of volumes")?;
+        self.finish_renames(shared)?;
+        for name in rest {
+            tracing::info!(volume = name, "cleaning up after an interrupted operation");
+            let places = self.places.clone();
+            shared.scope.spawn_blocking(move || discard(&places, &name));
+        }
+        Ok(())
+    }
+
+    /// Where file systems are mounted, of all volumes that are some.
+    pub fn all_places(&self) -> BTreeSet<PathBuf> {
+        let all = self.lock();
+        all.values()
+            .filter(|volume| FileSystem::of(&volume.options).is_some())
+            .map(|volume| self.places.data(&volume.name))
+            .collect()
     }
 
     /// Makes a volume, or finds it: making one that exists already is no error.
-    pub async fn create(&self, shared: &Shared, request: CreateRequest) -> Result<Wire> {
-        if !matches!(request.driver.as_str(), "" | "local") {
-            return Err(Error::not_found(format!(
-                "error looking up volume plugin {}: plugin \"{}\" not found",
-                request.driver, request.driver
-            )));
+    pub async fn create(&self, shared: &Shared, mut request: CreateRequest) -> Result<Wire> {
+        if request.name.is_empty() {
+            request.name = anonymous(&mut request.labels);
         }
-        let options = request.driver_opts.unwrap_or_default();
-        if let Some(option) = options.keys().next() {
-            return Err(Error::invalid(format!(
-                "create {}: option {option:?} of the local driver is not supported: bind the \
-                 directory instead, or use --tmpfs",
-                request.name
-            )));
-        }
-        let mut labels = request.labels.unwrap_or_default();
-        let volume_name = if request.name.is_empty() {
-            labels.insert(ANONYMOUS.to_owned(), String::new());
-            Id::random().to_string()
-        } else {
-            request.name
-        };
-        if !name::is_valid(&volume_name) {
-            return Err(Error::invalid(format!(
-                "create {volume_name}: \"{volume_name}\" includes invalid characters for a local \
-                 volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to \
-                 pass a host directory, use absolute path"
-            )));
-        }
-        if let Some(existing) = self.lock().get(&volume_name) {
+        self.make(shared, request).await
+    }
+
+    async fn make(&self, shared: &Shared, request: CreateRequest) -> Result<Wire> {
+        let name = request.name;
+        let create = |error: Error| error.while_doing(format!("create {name}"));
+        check_driver(&request.driver).map_err(create)?;
+        let _turn = self.turns.take(&[&name]).await;
+        if let Some(existing) = self.lock().get(&name) {
             return Ok(self.describe(existing));
         }
+        check_name(&name).map_err(create)?;
+        let options = request.driver_opts.unwrap_or_default();
+        driver::check(&options).map_err(create)?;
         let volume = Volume {
-            name: volume_name,
+            name: name.clone(),
             created: Timestamp::now(),
-            labels,
+            labels: request.labels.unwrap_or_default(),
             options,
+            renamed_from: None,
         };
-        let directory = self.mountpoint(&volume.name);
-        let work = shared
-            .scope
-            .spawn_blocking(move || std::fs::create_dir_all(directory));
-        match work.await {
-            Ok(made) => made.context(format!("make the directory of volume {}", volume.name))?,
-            Err(_) => return Err(Error::internal("making a volume panicked")),
-        }
-        let value = serde_json::to_vec(&volume).context("encode a volume's record")?;
+        let data = self.places.data(&name);
+        let making = format!("make the directory of volume {name}");
+        let work = move || std::fs::create_dir_all(data);
+        shared.block(work).await?.context(making)?;
+        self.record(shared, &volume).await?;
+        let wire = self.describe(&volume);
+        self.lock().insert(name, volume);
+        event(shared, "create", &wire.name);
+        Ok(wire)
+    }
+
+    async fn record(&self, shared: &Shared, volume: &Volume) -> Result<()> {
+        let value = serde_json::to_vec(volume).context("encode a volume's record")?;
         shared
             .store
             .txn(Txn::put(format!("{PREFIX}{}", volume.name), value))
             .await
             .context(format!("record volume {}", volume.name))?;
-        let wire = self.describe(&volume);
-        self.lock().insert(volume.name.clone(), volume);
-        event(shared, "create", &wire.name);
-        Ok(wire)
+        Ok(())
     }
 
-    /// Makes the volumes that a container mounts, and fills in names and sources.
-    pub async fn make_for(&self, shared: &Shared, mounts: &mut [Mount]) -> Result<()> {
+    /// Makes the volumes that a container mounts, and fills in names and sources. They are not
+    /// removed before the claim ends.
+    pub async fn make_for(
+        &self,
+        shared: &Arc<Shared>,
+        container: &Id,
+        mounts: &mut [Mount],
+        host: &HostConfig,
+    ) -> Result<Claim> {
+        let claim = Claim {
+            shared: shared.clone(),
+            container: container.to_string(),
+        };
         for mount in mounts {
             let Kind::Volume { name, .. } = &mut mount.kind else {
                 continue;
             };
-            let request = CreateRequest {
-                name: name.clone(),
-                ..CreateRequest::default()
-            };
-            let volume = self.create(shared, request).await?;
+            let mut request = volume_request(&mount.destination, host);
+            request.name.clone_from(name);
+            if name.is_empty() {
+                request.name = anonymous(&mut request.labels);
+            }
+            self.claims.add(&claim.container, &request.name);
+            let volume = self.make(shared, request).await?;
             *name = volume.name;
             mount.source = PathBuf::from(volume.mountpoint);
+        }
+        Ok(claim)
+    }
+
+    /// The file systems that a container's volumes are, by where they are mounted.
+    fn file_systems(&self, record: &Record) -> Vec<(PathBuf, FileSystem)> {
+        let all = self.lock();
+        record
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                Kind::Volume { name, .. } => all.get(name),
+                _ => None,
+            })
+            .filter_map(|volume| {
+                let file_system = FileSystem::of(&volume.options)?;
+                Some((self.places.data(&volume.name), file_system))
+            })
+            .collect()
+    }
+
+    /// Where a container's volumes are that have to be mounted.
+    pub fn places_of(&self, record: &Record) -> Vec<PathBuf> {
+        let mounted = self.file_systems(record);
+        mounted.into_iter().map(|(place, _)| place).collect()
+    }
+
+    /// Mounts what a container's volumes are by their options. Blocks.
+    pub fn mount_for(&self, mounted: &Mounted, record: &Record) -> Result<()> {
+        for (place, file_system) in self.file_systems(record) {
+            self.hold(mounted, &place, record.id.as_str(), &file_system)?;
         }
         Ok(())
     }
 
-    pub fn inspect(&self, name: &str) -> Result<Wire> {
+    fn hold(
+        &self,
+        mounted: &Mounted,
+        place: &Path,
+        holder: &str,
+        file_system: &FileSystem,
+    ) -> Result<()> {
+        mounted.hold(place, holder, |place| {
+            file_system.mount(place).map_err(|error| {
+                error.while_doing(format!("error while mounting volume '{}'", place.display()))
+            })
+        })
+    }
+
+    /// Runs work on a volume's files, which are mounted for that long. Blocks.
+    pub fn with_files<T>(
+        &self,
+        mounted: &Mounted,
+        name: &str,
+        work: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        let volume = self.get(name)?;
+        let place = self.places.data(name);
+        let Some(file_system) = FileSystem::of(&volume.options) else {
+            return work(&place);
+        };
+        // Not a container's id, and not that of another such work.
+        let holder = format!("work {}", Id::random());
+        self.hold(mounted, &place, &holder, &file_system)?;
+        let done = work(&place);
+        mounted.release(&place, &holder);
+        done
+    }
+
+    fn get(&self, name: &str) -> Result<Volume> {
         let all = self.lock();
-        let volume = all.get(name).ok_or_else(|| no_such(name))?;
-        Ok(self.describe(volume))
+        all.get(name).cloned().ok_or_else(|| no_such(name))
+    }
+
+    pub fn inspect(&self, name: &str) -> Result<Wire> {
+        Ok(self.describe(&self.get(name)?))
     }
 
     pub fn list(&self, shared: &Shared, filters: &Filters) -> Result<List> {
@@ -150,11 +271,12 @@ impl Volumes {
         let dangling = filters
             .flag("dangling")
             .map_err(|error| Error::invalid(error.to_string()))?;
+        let names = crate::list::patterns(filters, "name");
         let volumes = self
             .lock()
             .values()
             .filter(|volume| {
-                filters.matches_any("name", |wanted| volume.name.contains(wanted))
+                (names.is_empty() || names.iter().any(|name| name.is_match(&volume.name)))
                     && filters.matches("driver", "local")
                     && filters.matches_labels("label", &volume.labels)
                     && dangling
@@ -168,35 +290,57 @@ impl Volumes {
         })
     }
 
+    /// The volumes with the space that they take. Those that are file systems of their own are
+    /// left out, as by Docker: they are not on the daemon's disk. Blocks.
+    pub fn usage(&self, shared: &Shared) -> Vec<Wire> {
+        let plain: Vec<Wire> = self
+            .lock()
+            .values()
+            .filter(|volume| volume.options.is_empty())
+            .map(|volume| self.describe(volume))
+            .collect();
+        let measured = |mut volume: Wire| {
+            let bytes = berth_sys::tree::length(Path::new(&volume.mountpoint)).unwrap_or(0);
+            volume.usage_data = Some(UsageData {
+                size: i64::try_from(bytes).unwrap_or(i64::MAX),
+                ref_count: i64::try_from(users(shared, &volume.name).len()).unwrap_or(i64::MAX),
+            });
+            volume
+        };
+        plain.into_iter().map(measured).collect()
+    }
+
     /// Removes a volume that no container uses. With `force`, one that does not exist is no error.
     pub async fn remove(&self, shared: &Shared, name: &str, force: bool) -> Result<()> {
+        let _turn = self.turns.take(&[name]).await;
         if !self.lock().contains_key(name) {
             return if force { Ok(()) } else { Err(no_such(name)) };
         }
-        let users = users(shared, name);
-        if !users.is_empty() {
-            return Err(Error::conflict(format!(
-                "remove {name}: volume is in use - [{}]",
-                users.join(", ")
-            )));
-        }
-        shared
+        refuse_in_use(shared, "remove", name)?;
+        let data = self.places.data(name);
+        let is_ours = FileSystem::of(&self.get(name)?.options).is_some();
+        let clear = move || match is_ours {
+            true => mounted::clear(&data),
+            false => mounted::refuse_mounted(&data),
+        };
+        let cleared = shared.block(clear).await?;
+        cleared.map_err(|error| error.while_doing(format!("remove {name}")))?;
+        self.places
+            .take(name)
+            .context(format!("move the files of volume {name} aside"))?;
+        let deleted = shared
             .store
             .txn(Txn::delete(format!("{PREFIX}{name}")))
             .await
-            .context(format!("remove the record of volume {name}"))?;
-        self.lock().remove(name);
-        let directory = self.root.join(name);
-        let work = shared
-            .scope
-            .spawn_blocking(move || berth_sys::tree::remove(&directory));
-        if let Ok(Err(error)) = work.await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(volume = name, %error, "remove a volume's directory");
+            .context(format!("remove the record of volume {name}"));
+        if let Err(error) = deleted {
+            self.places.put(name).context("put them back").ok();
+            return Err(error);
         }
+        self.lock().remove(name);
         event(shared, "destroy", name);
-        Ok(())
+        let (places, name) = (self.places.clone(), name.to_owned());
+        shared.block(move || discard(&places, &name)).await
     }
 
     /// The anonymous volumes of a container that was removed go with it.
@@ -215,34 +359,54 @@ impl Volumes {
         }
     }
 
-    /// Removes unused volumes: the anonymous ones, or with the filter `all` every one.
+    /// Removes unused volumes: the anonymous ones, or with the filter `all` every one that is a
+    /// plain directory.
     pub async fn prune(&self, shared: &Shared, filters: &Filters) -> Result<PruneResponse> {
+        if self.pruning.swap(true, Ordering::AcqRel) {
+            return Err(Error::conflict("a prune operation is already running"));
+        }
+        let pruned = self.prune_alone(shared, filters).await;
+        self.pruning.store(false, Ordering::Release);
+        pruned
+    }
+
+    async fn prune_alone(&self, shared: &Shared, filters: &Filters) -> Result<PruneResponse> {
         filters
             .accept(&["label", "label!", "all"])
             .map_err(|error| Error::invalid(error.to_string()))?;
-        let all = filters
-            .flag("all")
-            .map_err(|error| Error::invalid(error.to_string()))?;
+        let all = prunes_all(filters)?;
         let chosen: Vec<String> = self
             .lock()
             .values()
             .filter(|volume| {
-                (all == Some(true) || volume.labels.contains_key(ANONYMOUS))
+                (all || volume.labels.contains_key(ANONYMOUS))
+                    && volume.options.is_empty()
                     && filters.matches_labels("label", &volume.labels)
                     && (!filters.contains("label!")
                         || !filters.matches_labels("label!", &volume.labels))
             })
             .map(|volume| volume.name.clone())
             .collect();
-        let mut response = PruneResponse::default();
+        let mut response = PruneResponse {
+            volumes_deleted: Some(Vec::new()),
+            ..PruneResponse::default()
+        };
         for name in chosen {
-            let size = crate::system::directory_bytes(&self.mountpoint(&name));
+            if !users(shared, &name).is_empty() {
+                continue;
+            }
+            let data = self.places.data(&name);
+            let measure = move || berth_sys::tree::length(&data).unwrap_or(0);
+            let size = shared.block(measure).await?;
             // In use, or gone meanwhile: then it is not pruned.
             if self.remove(shared, &name, false).await.is_ok() {
                 response.space_reclaimed += size;
                 response.volumes_deleted.get_or_insert_default().push(name);
             }
         }
+        let reclaimed = response.space_reclaimed.to_string();
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed)]);
+        shared.events.publish("volume", "prune", "", attributes);
         Ok(response)
     }
 
@@ -252,7 +416,11 @@ impl Volumes {
             created_at: Timestamp(volume.created.unix_seconds() * 1_000_000_000).to_string(),
             driver: "local".to_owned(),
             labels: some(&volume.labels),
-            mountpoint: self.mountpoint(&volume.name).to_string_lossy().into_owned(),
+            mountpoint: self
+                .places
+                .data(&volume.name)
+                .to_string_lossy()
+                .into_owned(),
             name: volume.name.clone(),
             options: some(&volume.options),
             scope: "local".to_owned(),
@@ -263,20 +431,84 @@ impl Volumes {
 
 /// The ids of the containers that mount a volume.
 pub fn users(shared: &Shared, volume: &str) -> Vec<String> {
-    shared
-        .table
-        .all()
-        .into_iter()
-        .filter(|handle| {
-            handle
-                .view()
-                .record
-                .mounts
-                .iter()
-                .any(|mount| matches!(&mount.kind, Kind::Volume { name, .. } if name == volume))
-        })
-        .map(|handle| handle.id.to_string())
-        .collect()
+    let mut users = shared.volumes.claims.of(volume);
+    let uses = |mount: &Mount| matches!(&mount.kind, Kind::Volume { name, .. } if name == volume);
+    for handle in shared.table.all() {
+        let id = handle.id.to_string();
+        if handle.view().record.mounts.iter().any(uses) && !users.contains(&id) {
+            users.push(id);
+        }
+    }
+    users
+}
+
+fn refuse_in_use(shared: &Shared, what: &str, name: &str) -> Result<()> {
+    let users = users(shared, name);
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(Error::conflict(format!(
+        "{what} {name}: volume is in use - [{}]",
+        users.join(", ")
+    )))
+}
+
+/// The filter `all`, in the words of Go's strconv.
+fn prunes_all(filters: &Filters) -> Result<bool> {
+    let values: Vec<&str> = filters.get("all").collect();
+    match values.as_slice() {
+        [] => Ok(false),
+        ["1" | "t" | "T" | "TRUE" | "true" | "True"] => Ok(true),
+        ["0" | "f" | "F" | "FALSE" | "false" | "False"] => Ok(false),
+        [other] => Err(Error::invalid(format!(
+            "invalid filter 'all': strconv.ParseBool: parsing {other:?}: invalid syntax"
+        ))),
+        several => Err(Error::invalid(format!(
+            "invalid filter 'all=[{}]'",
+            several.join(" ")
+        ))),
+    }
+}
+
+/// A name for a volume that was given none, and the label that says so.
+fn anonymous(labels: &mut Option<BTreeMap<String, String>>) -> String {
+    let labels = labels.get_or_insert_default();
+    labels.insert(ANONYMOUS.to_owned(), String::new());
+    Id::random().to_string()
+}
+
+fn check_driver(driver: &str) -> Result<()> {
+    if matches!(driver, "" | "local") {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+    )))
+}
+
+/// Docker's rule for names of volumes.
+pub fn check_name(plain: &str) -> Result<()> {
+    if name::is_valid(plain) {
+        return Ok(());
+    }
+    if plain.chars().count() == 1 {
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
+    }
+    Err(Error::invalid(format!(
+        "\"{plain}\" includes invalid characters for a local volume name, only \
+         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use \
+         absolute path"
+    )))
+}
+
+/// Deletes what lies aside of a volume's name. What cannot be deleted is found again at the next
+/// start. Blocks.
+fn discard(places: &Places, name: &str) {
+    if let Err(error) = places.remove_aside(name) {
+        tracing::warn!(volume = name, %error, "remove a volume's directory");
+    }
 }
 
 fn event(shared: &Shared, action: &str, name: &str) {

@@ -33,6 +33,7 @@ pub mod resolve;
 pub mod save;
 pub mod shape;
 pub mod snapshot;
+pub mod tree;
 pub mod unpack;
 
 mod content;

@@ -115,6 +115,14 @@ impl Images {
         Ok(())
     }
 
+    /// The names of all snapshots that begin like this.
+    pub fn snapshots_with(&self, prefix: &str) -> Vec<String> {
+        let state = self.state();
+        let names = state.snapshots.keys();
+        let found = names.filter(|name| name.starts_with(prefix));
+        found.cloned().collect()
+    }
+
     /// Bytes that the container's own files take on the disk.
     pub fn snapshot_size(&self, container_id: &str) -> Result<u64> {
         let upper = self.content().snapshots.join(container_id).join("upper");

@@ -3,6 +3,8 @@
 //! Our own reader and not a crate's, since a layer needs the sparse maps of all four formats and
 //! every PAX record, and because the data goes from one large buffer straight to the file.
 
+use std::borrow::Cow;
+
 pub(crate) mod header;
 pub(crate) mod pax;
 pub(crate) mod reader;
@@ -40,6 +42,19 @@ pub(crate) struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the stored bytes belong; `None` when they are simply the file.
     pub sparse: Option<Vec<Segment>>,
+}
+
+impl Entry {
+    /// The parts of a file that have data.
+    pub(crate) fn segments(&self) -> Cow<'_, [Segment]> {
+        match &self.sparse {
+            Some(segments) => Cow::Borrowed(segments),
+            None => Cow::Owned(vec![Segment {
+                offset: 0,
+                length: self.size,
+            }]),
+        }
+    }
 }
 
 /// A part of a sparse file that has data.

@@ -8,7 +8,7 @@
 //! (`openat2`), and the whole stream has to have the diff id.
 
 mod apply;
-mod decompress;
+pub(crate) mod decompress;
 mod entry;
 mod path;
 
@@ -19,7 +19,9 @@ use berth_oci::Digest;
 
 use crate::tar::reader::Reader;
 
+pub(crate) use apply::{At, Target};
 pub(crate) use decompress::{Compression, decoder, sniff};
+pub(crate) use entry::Data;
 
 /// Overlayfs' mark of a directory that shows nothing of the layers below.
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";

@@ -1,7 +1,11 @@
-//! mount_setattr(2), which `rustix` lacks.
+//! mount_setattr(2), which `rustix` lacks, and the table of mounts.
+
+mod table;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+pub use table::{Mounted, table};
 
 /// Per-mount attributes (MOUNT_ATTR_*).
 pub mod attr {

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 /// How many directories are open at once.
@@ -73,6 +73,24 @@ const MAX_MEASURED: usize = 256;
 /// If the tree itself cannot be read.
 pub fn disk_usage(path: &Path) -> io::Result<u64> {
     const SECTOR: u64 = 512;
+    measure(path, |stat, _| {
+        u64::try_from(stat.st_blocks).unwrap_or(0) * SECTOR
+    })
+}
+
+/// The lengths of all files of a tree, in bytes, holes included; a file with several names counts
+/// once, and directories not at all. As [`disk_usage`].
+///
+/// # Errors
+/// If the tree itself cannot be read.
+pub fn length(path: &Path) -> io::Result<u64> {
+    measure(path, |stat, is_directory| match is_directory {
+        true => 0,
+        false => u64::try_from(stat.st_size).unwrap_or(0),
+    })
+}
+
+fn measure(path: &Path, bytes: impl Fn(&Stat, bool) -> u64) -> io::Result<u64> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut levels = vec![Level::new(open(CWD, &path)?, CString::default())?];
     let mut seen = HashSet::new();
@@ -92,7 +110,7 @@ pub fn disk_usage(path: &Path) -> io::Result<u64> {
         };
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         if is_directory || stat.st_nlink == 1 || seen.insert(stat.st_ino) {
-            total += u64::try_from(stat.st_blocks).unwrap_or(0) * SECTOR;
+            total += bytes(&stat, is_directory);
         }
         if is_directory && levels.len() < MAX_MEASURED {
             let below = open(levels[levels.len() - 1].directory.as_fd(), name)

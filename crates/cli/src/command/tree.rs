@@ -6,6 +6,7 @@ use super::Command;
 use crate::commands::{
     attach, completion, context, create, events, exec, image, images, info, inspect, lifecycle,
     load, login, logs, network, port, ps, pull, run, start, system, update, version, volume,
+    volume_copy,
 };
 use crate::flags::Flag;
 use crate::help;
@@ -143,11 +144,17 @@ const SYSTEM: &[Command] = &[
 ];
 
 const VOLUME: &[Command] = &[
+    volume_copy::BACKUP,
+    volume_copy::CLONE,
     volume::CREATE,
     inspect::VOLUME,
     volume::LS,
     volume::PRUNE,
+    volume_copy::RENAME,
+    volume_copy::RESTORE,
     volume::RM,
+    volume_copy::SNAPSHOT,
+    volume::UPDATE,
 ];
 
 /// The help of the program: commands in groups, then the flags.

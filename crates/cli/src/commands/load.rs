@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use berth_docker::stream::JsonMessage;
-use berth_docker_client::{Messages, Query, Request};
+use berth_docker_client::{Messages, Query, Request, Response};
 use tokio::io::AsyncWriteExt;
 
 use crate::cli::{self, Cli, print};
@@ -58,9 +58,9 @@ pub const IMPORT: Command = Command::leaf(
 .also(&["image import", "import"]);
 
 /// The content type of archives.
-const TAR: &str = "application/x-tar";
+pub const TAR: &str = "application/x-tar";
 
-fn open(path: &str) -> Result<tokio::fs::File, Failure> {
+pub fn open(path: &str) -> Result<tokio::fs::File, Failure> {
     match std::fs::File::open(path) {
         Ok(file) => Ok(tokio::fs::File::from_std(file)),
         Err(error) => Err(Failure::new(format!("open {path}: {}", os_words(&error)))),
@@ -131,35 +131,45 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
             query.push("platform", &platform_json(platform));
         }
         let request = Request::get("/images/get").query(query);
-        let mut response = cli.client()?.send(request).await?;
-        let Some(path) = output else {
-            while let Some(chunk) = response.chunk().await? {
-                print(&chunk)?;
-            }
-            return Ok(0);
-        };
-        // A new file takes the old one's place when it is whole.
-        let partial = format!("{path}.partial-{}", std::process::id());
-        let failed = |error: std::io::Error| {
-            Failure::new(format!(
-                "failed to save image: open {path}: {}",
-                os_words(&error)
-            ))
-        };
-        let result = async {
-            let mut file = tokio::fs::File::create(&partial).await.map_err(failed)?;
-            while let Some(chunk) = response.chunk().await? {
-                file.write_all(&chunk).await?;
-            }
-            file.flush().await?;
-            std::fs::rename(&partial, path).map_err(failed)
-        }
-        .await;
-        if result.is_err() {
-            std::fs::remove_file(&partial).ok();
-        }
-        result.map(|()| 0)
+        let response = cli.client()?.send(request).await?;
+        write_out(response, output, "save image").await?;
+        Ok(0)
     })
+}
+
+/// Writes an answer's body to a file, or to standard output. A new file takes the old one's place
+/// when it is whole.
+pub async fn write_out(
+    mut response: Response,
+    output: Option<&str>,
+    what: &str,
+) -> Result<(), Failure> {
+    let Some(path) = output else {
+        while let Some(chunk) = response.chunk().await? {
+            print(&chunk)?;
+        }
+        return Ok(());
+    };
+    let partial = format!("{path}.partial-{}", std::process::id());
+    let failed = |error: std::io::Error| {
+        Failure::new(format!(
+            "failed to {what}: open {path}: {}",
+            os_words(&error)
+        ))
+    };
+    let result = async {
+        let mut file = tokio::fs::File::create(&partial).await.map_err(failed)?;
+        while let Some(chunk) = response.chunk().await? {
+            file.write_all(&chunk).await?;
+        }
+        file.flush().await?;
+        std::fs::rename(&partial, path).map_err(failed)
+    }
+    .await;
+    if result.is_err() {
+        std::fs::remove_file(&partial).ok();
+    }
+    result
 }
 
 fn import(cli: &Cli, flags: &Parsed) -> Outcome {

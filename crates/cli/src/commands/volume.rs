@@ -1,4 +1,4 @@
-//! `volume create`, `ls`, `rm` and `prune`.
+//! `volume create`, `ls`, `rm`, `prune` and `update`.
 
 use std::fmt::Write;
 
@@ -59,6 +59,19 @@ pub const PRUNE: Command =
         ),
         Flag::switch("force", "Do not ask").short('f'),
     ]);
+
+pub const UPDATE: Command = Command::leaf(
+    "update",
+    "[VOLUME]",
+    "Update a volume (cluster volumes only)",
+    update,
+)
+.flags(&[Flag::text(
+    "availability",
+    "Availability of the cluster volume (\"active\", \"pause\", \"drain\")",
+)
+.default("active")])
+.arity(Arity::Exactly(1));
 
 const LISTING: Listing = Listing {
     type_name: "*formatter.volumeContext",
@@ -161,6 +174,15 @@ fn remove(cli: &Cli, flags: &Parsed) -> Outcome {
             }
         }
         failures.outcome()
+    })
+}
+
+/// Clusters have volumes that can change; ours cannot.
+fn update(cli: &Cli, flags: &Parsed) -> Outcome {
+    cli.block_on(async {
+        let path = format!("/volumes/{}", query::segment(flags.arg(0)));
+        let _: Volume = cli.client()?.call(Request::get(path)).await?;
+        Err(Failure::new("can only update cluster volumes"))
     })
 }
 

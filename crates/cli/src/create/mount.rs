@@ -19,22 +19,13 @@ pub struct Volumes {
 pub fn volumes(texts: &[String]) -> Result<Volumes, Error> {
     let mut volumes = Volumes::default();
     for text in texts {
-        let Some((source, rest)) = text.split_once(':') else {
-            volumes.anonymous.insert(text.clone());
-            continue;
-        };
-        // What is no pair of places goes to the daemon as it is, which says what is wrong.
-        let is_pair = rest.starts_with('/') || rest.contains(':');
-        if source.is_empty() || rest.is_empty() || rest.starts_with(':') || !is_pair {
+        if sections(text)? < 2 {
             volumes.anonymous.insert(text.clone());
             continue;
         }
+        let (source, rest) = text.split_once(':').unwrap_or((text, ""));
         // The daemon sees other directories than the caller.
-        let is_relative = source == "."
-            || source == ".."
-            || source.starts_with("./")
-            || source.starts_with("../");
-        let source = if is_relative {
+        let source = if source.starts_with('.') {
             let path = std::path::absolute(source).map_err(|error| error.to_string())?;
             clean(&path.display().to_string())
         } else {
@@ -43,6 +34,37 @@ pub fn volumes(texts: &[String]) -> Result<Volumes, Error> {
         volumes.binds.push(format!("{source}:{rest}"));
     }
     Ok(volumes)
+}
+
+/// How many parts a volume has: a destination alone, with a source, with options too. A single
+/// letter before a colon is a drive of Windows, even here.
+fn sections(text: &str) -> Result<usize, Error> {
+    match text.len() {
+        0 => return Err("invalid empty volume spec".to_owned()),
+        1 | 2 => return Ok(1),
+        _ => {}
+    }
+    let invalid = |why: &str| Err(format!("invalid spec: {text}: {why}"));
+    let mut count = 0;
+    let mut section = String::new();
+    for c in text.chars().map(Some).chain([None]) {
+        match c {
+            Some(':') if is_letter(&section) => section.push(':'),
+            Some(c) if c != ':' => section.push(c),
+            _ if section.is_empty() => return invalid("empty section between colons"),
+            Some(_) if count == 2 => return invalid("too many colons"),
+            _ => {
+                count += 1;
+                section.clear();
+            }
+        }
+    }
+    Ok(count)
+}
+
+fn is_letter(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters.next().is_some_and(char::is_alphabetic) && letters.next().is_none()
 }
 
 /// Takes `.` and `..` out of a path.
@@ -78,7 +100,7 @@ pub fn parse(text: &str) -> Result<Mount, Error> {
         kind: "volume".to_owned(),
         ..Mount::default()
     };
-    for field in csv(text) {
+    for field in record(text)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_lowercase(), Some(value)),
             None => (field.to_lowercase(), None),
@@ -104,7 +126,29 @@ pub fn parse(text: &str) -> Result<Mount, Error> {
     foreign(mount.bind_options.is_some(), "bind", "bind")?;
     foreign(mount.image_options.is_some(), "image", "image")?;
     foreign(mount.tmpfs_options.is_some(), "tmpfs", "tmpfs")?;
+    if let Some(options) = &mount.bind_options {
+        needs_read_only(options, mount.read_only)?;
+    }
     Ok(mount)
+}
+
+/// What says how far read-only reaches says nothing without it.
+fn needs_read_only(options: &BindOptions, read_only: bool) -> Result<(), Error> {
+    let needs = |what: &str, needed: &str| {
+        Err(format!(
+            "option 'bind-recursive={what}' requires '{needed}' to be specified in conjunction"
+        ))
+    };
+    if options.read_only_non_recursive && !read_only {
+        return needs("writable", "readonly");
+    }
+    if options.read_only_force_recursive && !read_only {
+        return needs("readonly", "readonly");
+    }
+    if options.read_only_force_recursive && options.propagation != "rprivate" {
+        return needs("readonly", "bind-propagation=rprivate");
+    }
+    Ok(())
 }
 
 fn apply(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result<(), Error> {
@@ -122,9 +166,7 @@ fn apply(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Resu
                 .no_copy = switch(value)?;
         }
         "bind-nonrecursive" => {
-            return Err(
-                "bind-nonrecursive is deprecated, use bind-recursive=disabled instead".to_owned(),
-            );
+            mount.bind_options.get_or_insert_default().non_recursive = switch(value)?;
         }
         _ => {
             let Some(value) = value else {
@@ -228,6 +270,28 @@ fn driver(mount: &mut Mount) -> &mut DriverConfig {
     options.driver_config.get_or_insert_default()
 }
 
+/// As [`csv`], with what Go's reader refuses.
+fn record(text: &str) -> Result<Vec<String>, Error> {
+    if text.is_empty() {
+        return Err("EOF".to_owned());
+    }
+    let mut start = 0;
+    for field in text.split(',') {
+        match field.find('"') {
+            // Quoted from its beginning: what is in it is no matter of ours.
+            Some(0) => return Ok(csv(text)),
+            Some(at) => {
+                let column = start + at + 1;
+                return Err(format!(
+                    "parse error on line 1, column {column}: bare \" in non-quoted-field"
+                ));
+            }
+            None => start += field.len() + 1,
+        }
+    }
+    Ok(csv(text))
+}
+
 /// One record of comma-separated values.
 pub fn csv(text: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
@@ -268,14 +332,46 @@ mod tests {
         check("xx", "invalid field 'xx' must be a key=value pair");
         check("foo=1,dst=/b", "unexpected key 'foo' in 'foo=1'");
         check("type=bind,src=/x", "target is required");
+        check("", "EOF");
+        check(
+            "a\"b,dst=/b",
+            "parse error on line 1, column 2: bare \" in non-quoted-field",
+        );
+        check(
+            "type=bind,src=/a,dst=/b,bind-recursive=writable",
+            "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction",
+        );
+        check(
+            "type=bind,src=/a,dst=/b,bind-recursive=readonly,ro",
+            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be \
+             specified in conjunction",
+        );
+        check(
+            "type=bind,src=/a,dst=/b,bind-nonrecursive=x",
+            "invalid value for bind-nonrecursive: x",
+        );
     }
 
     #[test]
     fn relative_sources_become_absolute_and_names_stay() {
-        let texts = ["v:/x", "/a:/b:ro", "/only", "./y:/z"].map(str::to_owned);
-        let volumes = volumes(&texts).unwrap();
-        assert_eq!(volumes.binds[..2], ["v:/x", "/a:/b:ro"]);
-        assert!(volumes.binds[2].starts_with('/') && volumes.binds[2].ends_with("/y:/z"));
-        assert!(volumes.anonymous.contains("/only"));
+        let texts = ["vv:/x", "/a:/b:ro", "/foo:rw", "/only", "./y:/z", "v:rel"];
+        let parsed = volumes(&texts.map(str::to_owned)).unwrap();
+        assert_eq!(parsed.binds[..3], ["vv:/x", "/a:/b:ro", "/foo:rw"]);
+        assert!(parsed.binds[3].starts_with('/') && parsed.binds[3].ends_with("/y:/z"));
+        assert!(parsed.anonymous.contains("/only") && parsed.anonymous.contains("v:rel"));
+        for (text, why) in [
+            ("", "invalid empty volume spec"),
+            (
+                "vv::ro",
+                "invalid spec: vv::ro: empty section between colons",
+            ),
+            (
+                "/a:/b:",
+                "invalid spec: /a:/b:: empty section between colons",
+            ),
+            ("/a:/b:ro:x", "invalid spec: /a:/b:ro:x: too many colons"),
+        ] {
+            assert_eq!(volumes(&[text.to_owned()]).unwrap_err(), why);
+        }
     }
 }

@@ -34,6 +34,7 @@ mod streams;
 mod stuck;
 mod terminal;
 mod upgrades;
+mod volumes;
 mod watching;
 
 use std::path::PathBuf;

@@ -44,7 +44,7 @@ impl Owner {
         self.exits += 1;
         self.publish();
         self.release_network().await;
-        self.shared.volume_events(&self.record, "unmount");
+        self.release_mounts().await;
         self.save_state().await;
         self.shared.execs_end_with(&self.record);
         let code = exit.code.to_string();
@@ -127,6 +127,23 @@ impl Owner {
         }
         self.shared
             .network_events(&self.record.id, &names, "disconnect");
+    }
+
+    /// Lets go of what was mounted for it on the host.
+    pub(super) async fn release_mounts(&mut self) {
+        let places = self.shared.held_places(&self.record);
+        if !places.is_empty() {
+            let (shared, id) = (self.shared.clone(), self.record.id.clone());
+            let release = move || {
+                for place in places {
+                    shared.mounted.release(&place, id.as_str());
+                }
+            };
+            if self.shared.block(release).await.is_err() {
+                tracing::error!(container = %self.record.id, "unmounting its volumes panicked");
+            }
+        }
+        self.shared.volume_events(&self.record, "unmount");
     }
 
     /// Removes the container: once its record is gone it does not exist; its directories go

@@ -182,7 +182,7 @@ impl Owner {
         self.timer = None;
         self.clients.clear();
         self.release_network().await;
-        self.shared.volume_events(&self.record, "unmount");
+        self.release_mounts().await;
         self.state.phase = if self.state.was_started() {
             Phase::Exited
         } else {

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use berth_docker::container::{Config, HostConfig, Mount as MountRequest, MountPoint};
+use berth_docker::volume::CreateRequest;
+use berth_sys::mount::{Mounted, Propagation};
 use oci_spec::runtime::Mount as OciMount;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,18 @@ pub struct Mount {
     pub propagation: String,
     /// Whether mounts below the source come along.
     pub recursive: bool,
+    /// What a read-only mount is to those.
+    #[serde(default)]
+    pub read_only_below: ReadOnlyBelow,
+}
+
+/// Whether a read-only bind makes the mounts below it read-only too.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadOnlyBelow {
+    #[default]
+    Yes,
+    No,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,13 +63,22 @@ pub enum Kind {
     Tmpfs {
         options: Vec<String>,
     },
+    /// The files of an image, read-only. [`Mount::source`] is where they are mounted.
+    Image {
+        /// As it was asked for.
+        reference: String,
+        /// `sha256:…`; empty until it is found.
+        id: String,
+        subpath: String,
+    },
 }
 
-/// What the container asks for, in the order in which later ones win. `of` gives the mounts of
-/// the containers that `--volumes-from` names.
+/// What the container asks for, in the order in which later ones win. `data_root` is the daemon's,
+/// and `of` gives the mounts of the containers that `--volumes-from` names.
 pub fn requested(
     config: &Config,
     host: &HostConfig,
+    data_root: &Path,
     of: &dyn Fn(&str) -> Result<Vec<Mount>>,
 ) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> = Vec::new();
@@ -69,7 +92,7 @@ pub fn requested(
     let binds = host.binds.iter().flatten().map(|text| parse::bind(text));
     let structured = host.mounts.iter().map(parse::structured);
     for mount in binds.chain(structured) {
-        let mount = mount?;
+        let mount = parse::beside(mount?, data_root)?;
         if explicit.contains(&mount.destination) {
             return Err(invalid(format!(
                 "Duplicate mount point: {}",
@@ -99,6 +122,60 @@ pub fn requested(
         }
     }
     Ok(mounts)
+}
+
+/// What is to be created for the volume that a container mounts at a destination, but for its name.
+pub fn volume_request(destination: &str, host: &HostConfig) -> CreateRequest {
+    let asked = host
+        .mounts
+        .iter()
+        .filter(|request| request.kind == "volume")
+        .find(|request| parse::clean(&request.target) == Path::new(destination));
+    let Some(request) = asked else {
+        return CreateRequest {
+            driver: host.volume_driver.clone(),
+            ..CreateRequest::default()
+        };
+    };
+    let options = request.volume_options.clone().unwrap_or_default();
+    let driver = options.driver_config.unwrap_or_default();
+    CreateRequest {
+        name: String::new(),
+        driver: driver.name,
+        driver_opts: Some(driver.options),
+        labels: Some(options.labels),
+    }
+}
+
+/// Whether a bind sees, or is to show, what is mounted below it later.
+pub fn has_propagation(mount: &Mount) -> bool {
+    matches!(
+        mount.propagation.as_str(),
+        "shared" | "rshared" | "slave" | "rslave"
+    )
+}
+
+/// Whether the host's mounts (`table`) let through what a bind's propagation asks for. `data_root`
+/// is excepted, since what is around it gets its propagation from us.
+pub fn check_propagation(mount: &Mount, table: &[Mounted], data_root: &Path) -> Result<()> {
+    let Some(on) = Mounted::of(table, &mount.source) else {
+        return Ok(());
+    };
+    let wanted = match mount.propagation.as_str() {
+        "shared" | "rshared" if on.propagation != Propagation::Shared => "shared",
+        "slave" | "rslave"
+            if !matches!(on.propagation, Propagation::Shared | Propagation::Slave)
+                && !parse::is_around(&mount.source, data_root) =>
+        {
+            "shared or slave"
+        }
+        _ => return Ok(()),
+    };
+    Err(crate::error::Error::internal(format!(
+        "path {} is mounted on {} but it is not a {wanted} mount",
+        mount.source.display(),
+        on.point.display()
+    )))
 }
 
 /// What `--mount` demands of the host is there; `-v` makes what is missing when it starts.
@@ -146,8 +223,20 @@ impl Mount {
                 point.source = String::new();
                 point.propagation = String::new();
             }
+            Kind::Image { reference, .. } => {
+                point.kind = "image".to_owned();
+                point.name = reference.clone();
+            }
         }
         point
+    }
+
+    /// The part of a volume or image that is mounted; empty for all of it.
+    fn subpath(&self) -> &str {
+        match &self.kind {
+            Kind::Volume { subpath, .. } | Kind::Image { subpath, .. } => subpath,
+            Kind::Bind { .. } | Kind::Tmpfs { .. } => "",
+        }
     }
 
     fn oci(&self) -> OciMount {
@@ -159,25 +248,24 @@ impl Mount {
                 all.push(access.to_owned());
                 oci_mount(&self.destination, "tmpfs", "tmpfs", all)
             }
-            Kind::Bind { .. } | Kind::Volume { .. } => {
-                let source = match &self.kind {
-                    Kind::Volume { subpath, .. } if !subpath.is_empty() => {
-                        self.source.join(subpath)
-                    }
-                    _ => self.source.clone(),
+            Kind::Bind { .. } | Kind::Volume { .. } | Kind::Image { .. } => {
+                let source = match self.subpath() {
+                    "" => self.source.clone(),
+                    subpath => self.source.join(subpath),
                 };
                 let bind = if self.recursive { "rbind" } else { "bind" };
                 let propagation = match self.propagation.as_str() {
                     "" => "rprivate",
                     word => word,
                 };
-                let access = match (self.read_only, self.recursive) {
-                    // A read-only bind makes the mounts below it read-only too where the kernel can.
-                    (true, true) => "rro",
-                    (true, false) => "ro",
-                    (false, _) => "rw",
+                // A bind that is not to be read-only is as its source is: that may be.
+                let access = match (self.read_only, self.read_only_below) {
+                    (true, ReadOnlyBelow::Yes) => Some("rro"),
+                    (true, ReadOnlyBelow::No) => Some("ro"),
+                    (false, _) => None,
                 };
-                let options = [bind, access, propagation].map(str::to_owned).to_vec();
+                let words = [Some(bind), access, Some(propagation)];
+                let options = words.into_iter().flatten().map(str::to_owned).collect();
                 oci_mount(
                     &self.destination,
                     "bind",
@@ -280,9 +368,7 @@ pub fn system_mounts(host: &HostConfig, ipc_of: Option<i32>) -> Vec<OciMount> {
 /// The directories in which the sources of [`user_mounts`] and [`system_mounts`] are parts that
 /// other containers can put links in the way of.
 pub fn beneath(mounts: &[Mount], ipc_of: Option<i32>) -> Vec<PathBuf> {
-    let parts = mounts
-        .iter()
-        .filter(|mount| matches!(&mount.kind, Kind::Volume { subpath, .. } if !subpath.is_empty()));
+    let parts = mounts.iter().filter(|mount| !mount.subpath().is_empty());
     parts
         .map(|mount| mount.source.clone())
         .chain(ipc_of.map(root_of))

@@ -1,5 +1,7 @@
 //! PAX extended headers: records of `length key=value\n` that override the header that follows.
 
+use std::fmt;
+
 use super::{Segment, Time};
 
 /// The records that mean something here.
@@ -30,7 +32,7 @@ pub(crate) struct GnuSparse {
 /// Attributes of one member: no file system keeps as many.
 const MAX_XATTRS: usize = 1000;
 
-const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+pub(crate) const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 impl Pax {
     pub(crate) fn parse(mut data: &[u8]) -> Result<Self, &'static str> {
@@ -157,6 +159,21 @@ impl Time {
     }
 }
 
+/// As a record has it: seconds with a sign and a fraction.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.seconds, self.nanos) {
+            (seconds, 0) => write!(f, "{seconds}"),
+            (seconds, nanos) if seconds < 0 => {
+                let sign = if seconds == -1 { "-" } else { "" };
+                let (seconds, nanos) = (seconds + 1, 1_000_000_000 - nanos);
+                write!(f, "{sign}{seconds}.{nanos:09}")
+            }
+            (seconds, nanos) => write!(f, "{seconds}.{nanos:09}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +186,13 @@ mod tests {
         assert_eq!(pax.xattrs, [(b"a".to_vec(), vec![0, 0xff])]);
         let mtime = pax.mtime.unwrap();
         assert_eq!((mtime.seconds, mtime.nanos), (-2, 750_000_000));
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        for text in ["0", "-3", "1.250000000", "-0.500000000", "-2.000000001"] {
+            assert_eq!(Time::parse(text.as_bytes()).unwrap().to_string(), text);
+        }
     }
 
     #[test]

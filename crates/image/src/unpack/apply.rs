@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::Error;
+use super::entry::Data;
 use super::path::{Clean, Marker};
-use crate::tar::reader::Reader;
 use crate::tar::{Entry, EntryKind, Time};
 
 /// What a directory gets that no entry describes and no lower layer has.
@@ -24,8 +24,10 @@ const PATH_MAX: usize = 4095;
 const MAX_REMEMBERED: usize = 128 << 20;
 
 /// The directory that a layer is unpacked into.
-pub(super) struct Target {
+pub(crate) struct Target {
     pub(super) root: OwnedFd,
+    /// Whether names say what lower layers have to hide.
+    pub(super) is_layer: bool,
     /// The directory of the member before: members mostly come directory by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set last since filling a directory changes them.
@@ -39,6 +41,15 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        Self::new(root, true)
+    }
+
+    /// Of files that are not a layer's: every name is just a name.
+    pub(crate) fn of_files(root: &Path) -> Result<Self, Error> {
+        Self::new(root, false)
+    }
+
+    fn new(root: &Path, is_layer: bool) -> Result<Self, Error> {
         let root = rustix::fs::open(
             root,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
@@ -50,6 +61,7 @@ impl Target {
         })?;
         Ok(Self {
             root,
+            is_layer,
             parent: None,
             times: Vec::new(),
             implied: Vec::new(),
@@ -59,17 +71,16 @@ impl Target {
         })
     }
 
-    pub(super) fn apply<R: std::io::Read>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-    ) -> Result<(), Error> {
+    pub(crate) fn apply(&mut self, entry: &Entry, data: &mut impl Data) -> Result<(), Error> {
         let at = At::new(&entry.path);
         let path = Clean::parse(&entry.path).map_err(|problem| at.problem(problem))?;
         if path.is_root() {
             return self.describe_root(entry, &at);
         }
-        let marker = path.marker().map_err(|problem| at.problem(problem))?;
+        let marker = match self.is_layer {
+            true => path.marker().map_err(|problem| at.problem(problem))?,
+            false => Marker::None,
+        };
         if marker == Marker::Meta {
             return Ok(());
         }
@@ -78,7 +89,7 @@ impl Target {
         let result = match marker {
             Marker::Opaque => super::entry::make_opaque(parent.as_fd(), b".", &at),
             Marker::Whiteout(hidden) => super::entry::whiteout(parent.as_fd(), hidden, &at),
-            Marker::None | Marker::Meta => self.member(entry, parent.as_fd(), name, &at, reader),
+            Marker::None | Marker::Meta => self.member(entry, parent.as_fd(), name, &at, data),
         };
         if entry.kind == EntryKind::Directory && marker == Marker::None {
             self.remember(path.as_bytes().len(), &at)?;
@@ -90,7 +101,7 @@ impl Target {
     }
 
     /// Sets the directories' times. Returns the disk usage and the implied directories.
-    pub(super) fn finish(mut self) -> Result<(u64, Vec<PathBuf>), Error> {
+    pub(crate) fn finish(mut self) -> Result<(u64, Vec<PathBuf>), Error> {
         for (path, time) in std::mem::take(&mut self.times).into_iter().rev() {
             let at = At::new(&path);
             match self.open_directory(&path, OFlags::RDONLY | OFlags::NOFOLLOW) {
@@ -210,7 +221,7 @@ impl Target {
 }
 
 /// The member that is being applied, for messages.
-pub(super) struct At<'a>(&'a [u8]);
+pub(crate) struct At<'a>(&'a [u8]);
 
 impl<'a> At<'a> {
     pub(super) fn new(path: &'a [u8]) -> Self {
@@ -224,7 +235,7 @@ impl<'a> At<'a> {
         }
     }
 
-    pub(super) fn failed(
+    pub(crate) fn failed(
         &self,
         operation: &'static str,
         errno: impl Into<std::io::Error>,

@@ -25,17 +25,29 @@ use crate::tar::{Entry, EntryKind, Segment};
 const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 const FS_BLOCK: u64 = 4096;
 
+/// Where the data of the member that is being made comes from.
+pub(crate) trait Data {
+    /// Writes the segments, all of the member's, where they belong in the file.
+    fn write(&mut self, to: &File, segments: &[Segment], at: &At<'_>) -> Result<(), Error>;
+}
+
+impl<R: Read> Data for Reader<R> {
+    fn write(&mut self, to: &File, segments: &[Segment], at: &At<'_>) -> Result<(), Error> {
+        write_segments(to, segments, at, self)
+    }
+}
+
 impl Target {
-    pub(super) fn member<R: Read>(
+    pub(super) fn member(
         &mut self,
         entry: &Entry,
         parent: BorrowedFd<'_>,
         name: &[u8],
         at: &At<'_>,
-        reader: &mut Reader<R>,
+        data: &mut impl Data,
     ) -> Result<(), Error> {
         match entry.kind {
-            EntryKind::File => self.file(entry, parent, name, at, reader),
+            EntryKind::File => self.file(entry, parent, name, at, data),
             EntryKind::Directory => self.directory(entry, parent, name, at),
             EntryKind::HardLink => self.hard_link(entry, parent, name, at),
             EntryKind::Symlink => {
@@ -53,13 +65,13 @@ impl Target {
         }
     }
 
-    fn file<R: Read>(
+    fn file(
         &mut self,
         entry: &Entry,
         parent: BorrowedFd<'_>,
         name: &[u8],
         at: &At<'_>,
-        reader: &mut Reader<R>,
+        data: &mut impl Data,
     ) -> Result<(), Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let file = self.create(parent, name, at, "create", || {
@@ -71,12 +83,8 @@ impl Target {
             )
         })?;
         let file = File::from(file);
-        let whole = [Segment {
-            offset: 0,
-            length: entry.size,
-        }];
-        let segments = entry.sparse.as_deref().unwrap_or(&whole);
-        write_segments(&file, segments, at, reader)?;
+        let segments = entry.segments();
+        data.write(&file, &segments, at)?;
         let end = segments.last().map_or(0, |last| last.offset + last.length);
         if end < entry.size || entry.sparse.is_some() {
             file.set_len(entry.size)
@@ -107,7 +115,9 @@ impl Target {
                     // What was here before hid the lower layers, and so does what replaces it.
                     remove(parent, name, at)?;
                     make().map_err(|errno| at.failed("make directory", errno))?;
-                    make_opaque(parent, name, at)?;
+                    if self.is_layer {
+                        make_opaque(parent, name, at)?;
+                    }
                 }
             }
             Err(errno) => return Err(at.failed("make directory", errno)),

@@ -36,6 +36,18 @@ fn split<'a>(beneath: &'a [PathBuf], source: Option<&'a Path>) -> Option<(&'a Pa
     })
 }
 
+/// The first part of a path that is not there, as far as links do not hide it.
+fn missing(base: &Path, below: &Path) -> PathBuf {
+    let mut path = base.to_owned();
+    for part in below {
+        path.push(part);
+        if path.symlink_metadata().is_err() {
+            break;
+        }
+    }
+    path
+}
+
 /// Links may lead elsewhere in the directory, but not out of it.
 fn open(base: &Path, below: PathBuf) -> Result<OwnedFd, Error> {
     let path = base.join(&below);
@@ -46,8 +58,9 @@ fn open(base: &Path, below: PathBuf) -> Result<OwnedFd, Error> {
             below.display()
         )),
         errno => Error::invalid(format!(
-            "cannot access path {}: {}",
+            "cannot access path {}: lstat {}: {}",
             path.display(),
+            missing(base, &below).display(),
             io_words(&errno.into())
         )),
     };

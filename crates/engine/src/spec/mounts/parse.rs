@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use berth_docker::container::Mount as Request;
 
 use super::super::invalid;
-use super::{Kind, Mount};
+use super::{Kind, Mount, ReadOnlyBelow};
 use crate::error::Result;
 
 const PROPAGATIONS: &[&str] = &[
@@ -14,57 +14,114 @@ const PROPAGATIONS: &[&str] = &[
 
 /// `-v`: a destination alone is an anonymous volume.
 pub fn bind(text: &str) -> Result<Mount> {
-    let bad = || invalid(format!("invalid volume specification: '{text}'"));
+    let bad = || format!("invalid volume specification: '{text}'");
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, mode) = match parts.as_slice() {
+        ["", ..] => return Err(invalid(bad())),
         [target] => ("", *target, ""),
-        // An image's volume cannot have a mode without a source, so this is source and target.
+        // A destination with a mode: a volume without a name has none.
+        [_, mode] if Mode::parse(mode).is_some() => return Err(invalid(bad())),
         [source, target] => (*source, *target, ""),
         [source, target, mode] => (*source, *target, *mode),
-        _ => return Err(bad()),
+        _ => return Err(invalid(bad())),
     };
-    if parts.iter().any(|part| part.is_empty()) {
-        return Err(bad());
-    }
-    let kind = if source.starts_with('/') {
-        "bind"
-    } else {
-        "volume"
-    };
-    let destination = destination(target).map_err(|error| {
+    let words = Mode::parse(mode).ok_or_else(|| invalid(format!("invalid mode: {mode}")))?;
+    let is_bind = source.starts_with('/');
+    let kind = if is_bind { "bind" } else { "volume" };
+    let config = |why: &str| {
         invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type {kind:?}: {}",
-            error.message
+            "{}: invalid mount config for type {kind:?}: {why}",
+            bad()
         ))
-    })?;
+    };
+    if target.is_empty() {
+        return Err(config(&missing("Target")));
+    }
+    let destination = destination(target).map_err(|error| config(&error.message))?;
+    if words.propagation.is_some() && !is_bind {
+        return Err(config(&extra("BindOptions")));
+    }
+    if words.no_copy && is_bind {
+        return Err(config(&extra("VolumeOptions")));
+    }
     if source.is_empty() {
         return Ok(anonymous(destination));
     }
-    let mode_words = Mode::parse(mode).ok_or_else(|| invalid(format!("invalid mode: {mode}")))?;
-    let mut mount = if source.starts_with('/') {
+    let mut mount = if is_bind {
         Mount {
             kind: Kind::Bind { create: true },
             source: clean(source),
-            propagation: mode_words.propagation.unwrap_or("rprivate").to_owned(),
+            propagation: words.propagation.unwrap_or_default().to_owned(),
             ..anonymous(destination)
         }
     } else {
         check_volume_name(source)?;
-        if mode_words.propagation.is_some() {
-            return Err(bad());
-        }
         Mount {
-            kind: volume(source, !mode_words.no_copy),
+            kind: volume(source, !words.no_copy),
             ..anonymous(destination)
         }
     };
-    mount.read_only = mode_words.read_only;
+    mount.read_only = words.read_only;
     mount.mode = mode.to_owned();
     // Docker shows the default label mode of named volumes.
     if mode.is_empty() && matches!(mount.kind, Kind::Volume { .. }) {
         mount.mode = "z".to_owned();
     }
     Ok(mount)
+}
+
+/// A bind with the propagation that it has by default: private, but around the daemon's own
+/// directories. What is mounted there has to go from the container too when it is unmounted.
+pub fn beside(mut mount: Mount, data_root: &Path) -> Result<Mount> {
+    if !matches!(mount.kind, Kind::Bind { .. }) {
+        return Ok(mount);
+    }
+    match (
+        mount.propagation.as_str(),
+        is_around(&mount.source, data_root),
+    ) {
+        ("", true) => mount.propagation = "rslave".to_owned(),
+        ("", false) => mount.propagation = "rprivate".to_owned(),
+        ("rslave" | "rshared", _) | (_, false) => {}
+        (propagation, true) => {
+            return Err(invalid(format!(
+                "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" \
+                 when mount source is within the daemon root, daemon root: {data_root:?}, bind \
+                 mount source: {:?}, propagation: {propagation:?}",
+                mount.source
+            )));
+        }
+    }
+    Ok(mount)
+}
+
+/// Whether one is within the other.
+pub fn is_around(source: &Path, data_root: &Path) -> bool {
+    source.starts_with(data_root) || data_root.starts_with(source)
+}
+
+fn missing(field: &str) -> String {
+    format!("field {field} must not be empty")
+}
+
+fn extra(field: &str) -> String {
+    format!("field {field} must not be specified")
+}
+
+/// Go's `filepath.IsLocal`.
+fn is_local(subpath: &str) -> bool {
+    let mut depth = 0i32;
+    for part in subpath.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return false;
+        }
+    }
+    !subpath.is_empty() && !subpath.starts_with('/')
 }
 
 /// `--mount`.
@@ -75,106 +132,167 @@ pub fn structured(request: &Request) -> Result<Mount> {
             request.kind
         ))
     };
+    let foreign = [
+        ("bind", "BindOptions", request.bind_options.is_some()),
+        ("volume", "VolumeOptions", request.volume_options.is_some()),
+        ("tmpfs", "TmpfsOptions", request.tmpfs_options.is_some()),
+    ];
+    let foreign = foreign
+        .iter()
+        .find(|(kind, _, given)| *given && request.kind != *kind);
+    if let Some((_, options, _)) = foreign {
+        return Err(invalid(format!(
+            "{options} must not be specified on mount type {:?}",
+            request.kind
+        )));
+    }
     if request.target.is_empty() {
-        return Err(config("field Target must not be empty"));
+        return Err(config(&missing("Target")));
     }
     let destination = destination(&request.target).map_err(|e| config(&e.message))?;
     let base = Mount {
         read_only: request.read_only,
         ..anonymous(destination)
     };
-    match request.kind.as_str() {
-        "bind" => {
-            if request.volume_options.is_some() || request.tmpfs_options.is_some() {
-                return Err(config("fields of other mount types must not be specified"));
-            }
-            if request.source.is_empty() {
-                return Err(config("field Source must not be empty"));
-            }
-            if !request.source.starts_with('/') {
-                return Err(config(&format!(
-                    "invalid mount path: '{}' mount path must be absolute",
-                    request.source
-                )));
-            }
-            let options = request.bind_options.clone().unwrap_or_default();
-            if !options.propagation.is_empty()
-                && !PROPAGATIONS.contains(&options.propagation.as_str())
-            {
-                return Err(config(&format!(
-                    "invalid propagation mode: {}",
-                    options.propagation
-                )));
-            }
-            let propagation = if options.propagation.is_empty() {
-                "rprivate"
-            } else {
-                &options.propagation
-            };
-            Ok(Mount {
-                kind: Kind::Bind {
-                    create: options.create_mountpoint,
-                },
-                source: clean(&request.source),
-                propagation: propagation.to_owned(),
-                recursive: !options.non_recursive,
-                ..base
-            })
+    if request.kind != "image" && request.image_options.is_some() {
+        return Err(config(&extra("ImageOptions")));
+    }
+    let described = match request.kind.as_str() {
+        "bind" => bind_mount(request, base),
+        "volume" => volume_mount(request, base),
+        "tmpfs" => tmpfs_mount(request, base),
+        "image" => image_mount(request, base),
+        _ => Err("mount type unknown".to_owned()),
+    };
+    described.map_err(|why| config(&why))
+}
+
+type Described = std::result::Result<Mount, String>;
+
+fn bind_mount(request: &Request, base: Mount) -> Described {
+    if request.source.is_empty() {
+        return Err(missing("Source"));
+    }
+    let options = request.bind_options.clone().unwrap_or_default();
+    if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
+        return Err(format!("invalid propagation mode: {}", options.propagation));
+    }
+    if !request.source.starts_with('/') {
+        return Err(format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            request.source
+        ));
+    }
+    if options.read_only_non_recursive && options.read_only_force_recursive {
+        return Err(
+            "mount options conflict: ReadOnlyNonRecursive && ReadOnlyForceRecursive".to_owned(),
+        );
+    }
+    Ok(Mount {
+        kind: Kind::Bind {
+            create: options.create_mountpoint,
+        },
+        source: clean(&request.source),
+        propagation: options.propagation,
+        recursive: !options.non_recursive,
+        read_only_below: match options.read_only_non_recursive {
+            true => ReadOnlyBelow::No,
+            false => ReadOnlyBelow::Yes,
+        },
+        ..base
+    })
+}
+
+fn volume_mount(request: &Request, base: Mount) -> Described {
+    let options = request.volume_options.clone().unwrap_or_default();
+    let is_anonymous = request.source.is_empty();
+    if !options.subpath.is_empty() {
+        if is_anonymous {
+            return Err("must not set Subpath when using anonymous volumes".to_owned());
         }
-        "volume" => {
-            let options = request.volume_options.clone().unwrap_or_default();
-            if !request.source.is_empty() {
-                check_volume_name(&request.source)?;
+        check_subpath(&options.subpath)?;
+    }
+    if request.read_only && is_anonymous {
+        return Err("must not set ReadOnly mode when using anonymous volumes".to_owned());
+    }
+    let populate = !options.no_copy && options.subpath.is_empty();
+    Ok(Mount {
+        kind: Kind::Volume {
+            name: request.source.clone(),
+            anonymous: is_anonymous,
+            populate,
+            subpath: options.subpath,
+        },
+        mode: "z".to_owned(),
+        ..base
+    })
+}
+
+fn tmpfs_mount(request: &Request, base: Mount) -> Described {
+    if !request.source.is_empty() {
+        return Err(extra("Source"));
+    }
+    let options = request.tmpfs_options.clone().unwrap_or_default();
+    let mut words = Vec::new();
+    if options.mode != 0 {
+        words.push(format!("mode={:o}", options.mode));
+    }
+    if options.size_bytes != 0 {
+        words.push(format!("size={}", options.size_bytes));
+    }
+    for option in &options.options {
+        match option.as_slice() {
+            [word] | [word, _] if !matches!(word.as_str(), "exec" | "noexec") => {
+                return Err(format!("invalid option: {word}"));
             }
-            let subpath = Path::new(&options.subpath);
-            if subpath
-                .components()
-                .any(|part| !matches!(part, Component::Normal(_)))
-            {
-                return Err(config("subpath must be a relative path within the volume"));
-            }
-            let mut kind = volume(
-                &request.source,
-                !options.no_copy && options.subpath.is_empty(),
-            );
-            if let Kind::Volume { subpath, .. } = &mut kind {
-                *subpath = options.subpath;
-            }
-            Ok(Mount {
-                kind,
-                mode: "z".to_owned(),
-                ..base
-            })
+            [_] | [_, _] => words.push(option.join("=")),
+            _ => return Err("invalid option array length".to_owned()),
         }
-        "tmpfs" => {
-            if !request.source.is_empty() {
-                return Err(config("field Source must not be specified"));
-            }
-            let options = request.tmpfs_options.clone().unwrap_or_default();
-            let mut words = Vec::new();
-            if options.size_bytes > 0 {
-                words.push(format!("size={}", options.size_bytes));
-            }
-            if options.mode != 0 {
-                words.push(format!("mode={:o}", options.mode));
-            }
-            words.extend(options.options.iter().map(|pair| pair.join("=")));
-            Ok(Mount {
-                kind: Kind::Tmpfs { options: words },
-                ..base
-            })
-        }
-        "" => Err(invalid("mount type unknown")),
-        other => Err(invalid(format!(
-            "invalid mount config for type {other:?}: mount type unknown"
-        ))),
+    }
+    Ok(Mount {
+        kind: Kind::Tmpfs { options: words },
+        ..base
+    })
+}
+
+fn image_mount(request: &Request, base: Mount) -> Described {
+    if request.source.is_empty() {
+        return Err(missing("Source"));
+    }
+    let subpath = request.image_options.clone().unwrap_or_default().subpath;
+    if !subpath.is_empty() {
+        check_subpath(&subpath)?;
+    }
+    Ok(Mount {
+        kind: Kind::Image {
+            reference: request.source.clone(),
+            id: String::new(),
+            subpath,
+        },
+        read_only: true,
+        propagation: "rprivate".to_owned(),
+        ..base
+    })
+}
+
+fn check_subpath(subpath: &str) -> std::result::Result<(), String> {
+    match is_local(subpath) {
+        true => Ok(()),
+        false => Err("subpath must be a relative path within the volume".to_owned()),
     }
 }
 
 /// `--volumes-from CONTAINER[:MODE]`.
 pub fn volumes_from(spec: &str, of: &dyn Fn(&str) -> Result<Vec<Mount>>) -> Result<Vec<Mount>> {
+    if spec.is_empty() {
+        return Err(invalid(
+            "volumes-from specification cannot be an empty string",
+        ));
+    }
     let (container, mode) = spec.split_once(':').unwrap_or((spec, ""));
-    let words = Mode::parse(mode).ok_or_else(|| invalid(format!("invalid mode: {mode}")))?;
+    let words = Mode::parse(mode)
+        .filter(|words| words.propagation.is_none() && !words.no_copy)
+        .ok_or_else(|| invalid(format!("invalid mode: {mode}")))?;
     let mut mounts = of(container)?;
     for mount in &mut mounts {
         mount.read_only |= words.read_only;
@@ -200,6 +318,7 @@ pub fn anonymous(destination: String) -> Mount {
         mode: String::new(),
         propagation: String::new(),
         recursive: true,
+        read_only_below: ReadOnlyBelow::Yes,
     }
 }
 
@@ -228,7 +347,7 @@ pub fn destination(target: &str) -> Result<String> {
 }
 
 /// Without `.`, `..`, doubled and trailing slashes, by the letters alone (Go's `path.Clean`).
-fn clean(path: &str) -> PathBuf {
+pub fn clean(path: &str) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in Path::new(path).components() {
         match part {
@@ -243,12 +362,7 @@ fn clean(path: &str) -> PathBuf {
 }
 
 fn check_volume_name(name: &str) -> Result<()> {
-    if berth_base::name::is_valid(name) {
-        return Ok(());
-    }
-    Err(invalid(format!(
-        "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-    )))
+    crate::volume::check_name(name).map_err(|error| error.while_doing(format!("create {name}")))
 }
 
 struct Mode<'a> {
@@ -273,7 +387,7 @@ impl<'a> Mode<'a> {
                     access += 1;
                 }
                 "z" | "Z" => label += 1,
-                "consistent" | "cached" | "delegated" | "default" => consistency += 1,
+                "consistent" | "cached" | "delegated" => consistency += 1,
                 "nocopy" if !mode.no_copy => mode.no_copy = true,
                 word if PROPAGATIONS.contains(&word) && mode.propagation.is_none() => {
                     mode.propagation = Some(word)
