@@ -55,7 +55,11 @@ impl<W: Write> Writer<W> {
         if entry.kind == EntryKind::Directory {
             path.push(b'/');
         }
-        let map = entry.sparse.as_deref().map(sparse_map).unwrap_or_default();
+        let map = entry
+            .sparse
+            .as_deref()
+            .map(|segments| sparse_map(segments, entry.size));
+        let map = map.unwrap_or_default();
         let stored: u64 = match entry.kind {
             EntryKind::File => entry.segments().iter().map(|part| part.length).sum(),
             _ => 0,
@@ -219,10 +223,18 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-/// The map of GNU's format 1.0: decimal lines before the data, in whole blocks.
-fn sparse_map(segments: &[Segment]) -> Vec<u8> {
-    let mut map = format!("{}\n", segments.len());
-    for segment in segments {
+/// The map of GNU's format 1.0: decimal lines before the data, in whole blocks. A hole at the end
+/// is an empty segment after it, without which GNU tar would not make it.
+fn sparse_map(segments: &[Segment], size: u64) -> Vec<u8> {
+    let end = Segment {
+        offset: size,
+        length: 0,
+    };
+    let reaches_end = |last: &Segment| last.offset + last.length == size;
+    let end = Some(end).filter(|_| !segments.last().is_some_and(reaches_end));
+    let count = segments.len() + usize::from(end.is_some());
+    let mut map = format!("{count}\n");
+    for segment in segments.iter().chain(&end) {
         map.push_str(&format!("{}\n{}\n", segment.offset, segment.length));
     }
     let mut map = map.into_bytes();
