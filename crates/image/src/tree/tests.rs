@@ -1,3 +1,5 @@
+//! A directory with all that is easily lost, there and back.
+
 use super::*;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
