@@ -22,7 +22,7 @@ use berth_net::{BridgeConfig, Firewall, Net};
 use berth_runtime::systemd::Place;
 use berth_store::Store;
 use berth_tasks::Scope;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing_subscriber::layer::SubscriberExt;
@@ -75,7 +75,8 @@ pub fn run(mut settings: Settings, flags: Parsed) -> Result<()> {
     let births = instance.births().to_string_lossy().into_owned();
     let mut again = vec![births, place.keepers()];
     again.extend(place.is_scope.then(|| instance.name.clone()));
-    let launcher = launcher.revived_by(move |socket| another_launcher(socket, &again));
+    let limit = raise_descriptor_limit();
+    let launcher = launcher.revived_by(move |socket| another_launcher(socket, &again, limit));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(workers())
@@ -153,8 +154,22 @@ pub fn launcher(births: &str, cgroup: &str, instance: Option<&str>) -> i32 {
     }
 }
 
-/// In place of one that was killed.
-fn another_launcher(socket: UnixStream, words: &[String]) -> std::io::Result<Pid> {
+/// A thousand containers are some thousand descriptors: a keeper's socket and those of a name
+/// server each. After the launcher was forked, since containers shall have the limit that the
+/// daemon was started with, which is returned.
+fn raise_descriptor_limit() -> Rlimit {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // What fails here is only a limit lower than it could be.
+    let _ = setrlimit(Resource::Nofile, most);
+    limit
+}
+
+/// In place of one that was killed. `limit` is that of descriptors.
+fn another_launcher(socket: UnixStream, words: &[String], limit: Rlimit) -> std::io::Result<Pid> {
     tracing::warn!("the launcher had ended; a new one was started");
     let child = Command::new("/proc/self/exe")
         .arg0("berth")
@@ -164,7 +179,10 @@ fn another_launcher(socket: UnixStream, words: &[String]) -> std::io::Result<Pid
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok(Pid::from_child(&child))
+    let pid = Pid::from_child(&child);
+    // It makes nothing before it is asked to.
+    prlimit(Some(pid), Resource::Nofile, limit)?;
+    Ok(pid)
 }
 
 /// The relay's process: its one descriptor is its listening socket.

@@ -313,3 +313,18 @@ fn containers_run_by_crun_where_it_can() {
     let unknown = refused(&["--default-runtime", "nonesuch"]);
     assert!(unknown.contains("nonesuch"), "{unknown}");
 }
+
+#[test]
+fn a_daemon_takes_all_descriptors_it_may_have_and_containers_get_what_it_was_given() {
+    let daemon = Daemon::start_under(&["prlimit", "--nofile=300:2000"], program(), &[]);
+    daemon.load("busybox");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[3..5], ["2000", "2000"], "{limits}");
+    let script = "ulimit -Sn; ulimit -Hn";
+    let shown = daemon.docker(&["run", "--rm", "busybox", "sh", "-c", script]);
+    assert_eq!(shown.ok(), "300\n2000");
+}
