@@ -52,7 +52,17 @@ const INTERNAL: &str = "internal";
 const MASQUERADED: &str = "masqueraded";
 /// Bridges whose containers are pinged from anywhere.
 const ROUTED: &str = "routed";
-const NETWORK_SETS: [&str; 6] = [BRIDGES, SAME, WITHIN, INTERNAL, MASQUERADED, ROUTED];
+/// Bridges whose containers are reached at all ports by whoever has a route.
+const UNPROTECTED: &str = "unprotected";
+const NETWORK_SETS: [&str; 7] = [
+    BRIDGES,
+    SAME,
+    WITHIN,
+    INTERNAL,
+    MASQUERADED,
+    ROUTED,
+    UNPROTECTED,
+];
 const PORT_MAPS: [&str; 3] = [ADDRESSED, PORTS, OPEN];
 /// The comment of the rule that keeps the host from becoming a router.
 const GUARD: &str = "the host does not route for others";
@@ -200,6 +210,13 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
         None,
         &[output_among(ROUTED), echo_request(family), accept()],
     );
+    // From the world, not from other networks of ours.
+    rule(
+        "forward",
+        None,
+        &[input_among(BRIDGES), output_among(UNPROTECTED), drop()],
+    );
+    rule("forward", None, &[output_among(UNPROTECTED), accept()]);
     let unpublished = Some("ports that are not published");
     rule("forward", unpublished, &[output_among(BRIDGES), drop()]);
     rule("forward", None, &[input_among(BRIDGES), accept()]);
@@ -254,6 +271,7 @@ fn maps(family: Family) -> Vec<Map> {
         map(INTERNAL, &one, &[]),
         map(MASQUERADED, &one, &[]),
         map(ROUTED, &one, &[]),
+        map(UNPROTECTED, &one, &[]),
     ]
 }
 
@@ -431,6 +449,7 @@ fn network_elements(family: Family, network: &Network) -> Vec<(&'static str, Ele
         (network.internal, INTERNAL, key(&name)),
         (masquerades, MASQUERADED, key(&name)),
         (mode == GatewayMode::Routed, ROUTED, key(&name)),
+        (mode == GatewayMode::NatUnprotected, UNPROTECTED, key(&name)),
     ];
     let wanted = sets.into_iter().filter(|(wanted, ..)| *wanted);
     wanted.map(|(_, set, element)| (set, element)).collect()

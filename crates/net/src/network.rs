@@ -59,16 +59,29 @@ pub struct GatewayModes {
 
 /// How a network is joined to the world (`com.docker.network.bridge.gateway_mode_ipv4`, `…ipv6`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum GatewayMode {
     /// Ports are published at the host's addresses; containers leave with them.
     #[default]
     Nat,
+    /// As [`GatewayMode::Nat`]; and hosts that have a route to the subnet reach all of the
+    /// containers' ports.
+    NatUnprotected,
     /// Hosts that have a route to the subnet reach the published ports at the containers'
     /// addresses; nothing is translated.
     Routed,
     /// The bridge has no address: not even the host is reached. Only for internal networks.
     Isolated,
+}
+
+impl GatewayMode {
+    /// Whether ports are published at the host's addresses.
+    pub(crate) fn translates(self) -> bool {
+        match self {
+            GatewayMode::Nat | GatewayMode::NatUnprotected => true,
+            GatewayMode::Routed | GatewayMode::Isolated => false,
+        }
+    }
 }
 
 /// What [`crate::Net::create_network`] is asked for.
@@ -170,7 +183,7 @@ impl Network {
     }
 
     fn translates(&self, mode: GatewayMode) -> bool {
-        self.masquerade && !self.internal && mode == GatewayMode::Nat
+        self.masquerade && !self.internal && mode.translates()
     }
 }
 

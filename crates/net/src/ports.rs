@@ -48,9 +48,7 @@ pub fn plan(
             plan.open
                 .extend(open.filter(|open| !plan.open.contains(open)));
         }
-        wanted
-            .host_ips
-            .retain(|host_ip| mode(host_ip) == GatewayMode::Nat);
+        wanted.host_ips.retain(|host_ip| mode(host_ip).translates());
         if !wanted.host_ips.is_empty() {
             plan.bound.push(wanted);
         }

@@ -132,7 +132,7 @@ fn mtu(text: &str) -> std::result::Result<Option<u32>, String> {
 fn gateway_mode(text: &str) -> std::result::Result<GatewayMode, String> {
     match text {
         "nat" => Ok(GatewayMode::Nat),
-        "nat-unprotected" => Err("this mode is not supported".to_owned()),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
         "routed" => Ok(GatewayMode::Routed),
         "isolated" => Ok(GatewayMode::Isolated),
         _ => Err(format!("unknown gateway mode {text}")),

@@ -152,7 +152,7 @@ impl Net {
     /// Only with our table in force, since it opens the host's loopback to the bridge but for
     /// that.
     fn route_loopback(&self, network: &Network) -> Result<(), Error> {
-        let translates = network.gateway_modes.v4 == GatewayMode::Nat && !network.internal;
+        let translates = network.gateway_modes.v4.translates() && !network.internal;
         if self.firewall.is_some() && translates && network.v4.is_some() {
             bridge::route_loopback(&network.bridge)?;
         }

@@ -61,6 +61,35 @@ fn a_routed_network_is_reached_at_its_published_ports_without_translation() {
 }
 
 #[test]
+fn an_unprotected_network_is_reached_at_all_ports_and_translated() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("naked"));
+        let (nat, unprotected) = (GatewayMode::Nat, GatewayMode::NatUnprotected);
+        create(&net, "red", unprotected, nat, false);
+        create(&net, "blue", nat, nat, false);
+        let web = connect_to(&net, "red", "web", &[tcp(8121, 80)]);
+        let other = connect_to(&net, "blue", "other", &[]);
+        for (container, name) in [(&web, "web"), (&other, "other")] {
+            serve_tcp(&container.netns, 80, name);
+            serve_tcp(&container.netns, 81, name);
+        }
+        serve_tcp(&machine.remote, 80, "remote");
+        let remote = Some(&machine.remote);
+        for (address, port) in [(MACHINE, 8121), (web.ipv4(), 80), (web.ipv4(), 81)] {
+            assert_eq!(
+                ask_tcp(remote, address, port),
+                Some(format!("web {REMOTE}"))
+            );
+        }
+        no_tcp(remote, web.ipv6(), 80);
+        no_tcp(remote, other.ipv4(), 81);
+        no_tcp(Some(&other.netns), web.ipv4(), 81);
+        let said = ask_tcp(Some(&web.netns), REMOTE, 80);
+        assert_eq!(said, Some(format!("remote {MACHINE}")));
+    });
+}
+
+#[test]
 fn the_families_may_differ() {
     with_machine(|machine| {
         let net = machine.open(machine.config("mixed"));
