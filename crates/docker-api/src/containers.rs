@@ -64,12 +64,14 @@ pub async fn create(mut call: Call) -> Answer {
     shapes::create_request(call.version, &mut request)?;
     let name = call.query.some("name").map(str::to_owned);
     let platform = call.query.some("platform").map(str::to_owned);
+    let warning = shapes::create_warning(call.version, &request);
     let engine = call.shared.engine.clone();
-    let created = call
+    let mut created = call
         .finish(async move {
             Box::pin(engine.create(name.as_deref(), request, platform.as_deref())).await
         })
         .await?;
+    created.warnings.extend(warning.map(str::to_owned));
     Ok(respond::json(StatusCode::CREATED, &created))
 }
 

@@ -4,7 +4,6 @@ use berth_docker::network::{ConnectRequest, CreateRequest, DisconnectRequest};
 use http::StatusCode;
 
 use crate::call::Call;
-use crate::error::Error;
 use crate::respond::{self, Answer};
 use crate::shapes;
 
@@ -27,10 +26,7 @@ pub async fn inspect(call: Call) -> Answer {
 }
 
 pub async fn create(mut call: Call) -> Answer {
-    let mut request: CreateRequest = call
-        .json()
-        .await?
-        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    let mut request: CreateRequest = call.json().await?.unwrap_or_default();
     shapes::network_create_request(call.version, &mut request);
     let engine = call.shared.engine.clone();
     let created = call
@@ -47,10 +43,7 @@ pub async fn remove(call: Call) -> Answer {
 }
 
 pub async fn connect(mut call: Call) -> Answer {
-    let mut request: ConnectRequest = call
-        .json()
-        .await?
-        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    let mut request: ConnectRequest = call.json().await?.unwrap_or_default();
     shapes::network_connect_request(call.version, &mut request);
     let (engine, name) = (call.shared.engine.clone(), call.name.clone());
     call.finish(async move { engine.network_connect(&name, request).await })
@@ -59,10 +52,7 @@ pub async fn connect(mut call: Call) -> Answer {
 }
 
 pub async fn disconnect(mut call: Call) -> Answer {
-    let request: DisconnectRequest = call
-        .json()
-        .await?
-        .ok_or_else(|| Error::from(berth_docker::json::Error::Empty))?;
+    let request: DisconnectRequest = call.json().await?.unwrap_or_default();
     let (engine, name) = (call.shared.engine.clone(), call.name.clone());
     call.finish(async move { engine.network_disconnect(&name, request).await })
         .await?;

@@ -103,6 +103,15 @@ pub fn create_request(version: Version, request: &mut CreateRequest) -> Result<(
     Ok(())
 }
 
+/// Since 1.44 a hardware address is an endpoint's.
+pub fn create_warning(version: Version, request: &CreateRequest) -> Option<&'static str> {
+    let outdated = version >= Version(44) && !request.config.mac_address.is_empty();
+    outdated.then_some(
+        "The container-wide MacAddress field is now deprecated. It should be specified in \
+         EndpointsConfig instead.",
+    )
+}
+
 /// Several networks at once came with 1.44: those that are asked for before.
 pub fn too_many_networks(version: Version, request: &CreateRequest) -> Option<String> {
     let config = request.networking_config.as_ref()?;

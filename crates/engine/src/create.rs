@@ -123,7 +123,9 @@ fn plan(
     };
     let given = request.networking_config.and_then(|it| it.endpoints_config);
     let mode = record.host.network_mode.as_str();
-    record.endpoints = network::requested(&shared.networks, mode, given.unwrap_or_default())?;
+    let mac = record.config.mac_address.as_str();
+    let given = network::with_mac(mode, mac, given.unwrap_or_default())?;
+    record.endpoints = network::requested(&shared.networks, mode, given)?;
     let data_root = &shared.config.data_root;
     record.mounts = mounts::requested(&record.config, &record.host, data_root, &|reference| {
         let other = shared.table.find(reference).map_err(as_invalid)?;

@@ -130,7 +130,10 @@ fn endpoint(
     asked: &EndpointSettings,
 ) -> EndpointSettings {
     let mut settings = asked.clone();
-    if let Ok(network) = shared.networks.find(name) {
+    // Until the first start Docker has not looked at the networks.
+    if view.state.was_started()
+        && let Ok(network) = shared.networks.find(name)
+    {
         settings.network_id = network.id.to_string();
         if network.is_own() {
             settings.dns_names = Some(dns_names(&view.record, asked));

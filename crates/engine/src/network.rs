@@ -29,7 +29,7 @@ pub use describe::{inspect, list};
 pub use join::{Gateways, Join, Place, check_attachable, gateways, open_namespace};
 pub use ports::ports;
 pub use remove::{prune, remove};
-pub use settings::{check as check_settings, conflict, dns_names, requested};
+pub use settings::{check as check_settings, conflict, dns_names, requested, with_mac};
 
 /// The ids of the three.
 const PREDEFINED: &str = "networks";

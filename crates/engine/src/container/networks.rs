@@ -90,7 +90,7 @@ impl Owner {
             ));
         }
         if !self.record.endpoints.contains_key(name) {
-            let the = if running { "" } else { "the " };
+            let the = if running && found.is_some() { "" } else { "the " };
             return Err(Error::internal(format!(
                 "container {id} is not connected to {the}network {name}"
             )));

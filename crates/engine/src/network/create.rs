@@ -303,14 +303,12 @@ fn check_ipam_driver(ipam: &Ipam) -> Result<()> {
 
 /// One family of addresses.
 trait Family: Copy + Ord {
-    const EMPTY: &'static str;
     fn of(address: IpAddr) -> Option<Self>;
-    fn refuse(block: Block) -> Option<String>;
+    /// Why the network's own block, with the bridge's address, cannot be used.
+    fn refuse(block: Block, bridge: Block) -> Option<String>;
 }
 
 impl Family for Ipv4Addr {
-    const EMPTY: &'static str = "ipv4 pool is empty";
-
     fn of(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(address) => Some(address),
@@ -318,14 +316,12 @@ impl Family for Ipv4Addr {
         }
     }
 
-    fn refuse(_: Block) -> Option<String> {
+    fn refuse(_: Block, _: Block) -> Option<String> {
         None
     }
 }
 
 impl Family for Ipv6Addr {
-    const EMPTY: &'static str = "ipv6 pool is empty";
-
     fn of(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(_) => None,
@@ -333,16 +329,16 @@ impl Family for Ipv6Addr {
         }
     }
 
-    fn refuse(block: Block) -> Option<String> {
+    fn refuse(block: Block, bridge: Block) -> Option<String> {
         let link_local = Block {
             address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)),
             prefix: 64,
         };
         if block.address.is_multicast() {
-            return Some(format!("multicast subnet '{block}' is not allowed"));
+            return Some(format!("multicast subnet '{bridge}' is not allowed"));
         }
         let clash = block != link_local && block.overlaps(link_local);
-        clash.then(|| format!("'{block}' clashes with the Link-Local prefix 'fe80::/64'"))
+        clash.then(|| format!("'{bridge}' clashes with the Link-Local prefix 'fe80::/64'"))
     }
 }
 
@@ -362,11 +358,19 @@ fn subnet<A: Family>(configs: &[IpamConfig], on: bool) -> Result<Option<SubnetRe
     if own.next().is_some() {
         return Err(forbidden("bridge driver doesn't support multiple subnets"));
     }
-    if block.prefix == 0 {
-        return Err(Error::invalid(A::EMPTY));
-    }
-    if let Some(why) = A::refuse(block) {
+    let bridge = match config.gateway.parse() {
+        Ok(address) => Block { address, ..block },
+        Err(_) => block.first(),
+    };
+    if let Some(why) = A::refuse(block, bridge) {
         return Err(Error::invalid(why));
+    }
+    for (name, text) in &config.auxiliary_addresses {
+        if text.parse() == Ok(bridge.address) {
+            return Err(Error::internal(format!(
+                "failed to allocate secondary ip address ({name}:{text}): Address already in use"
+            )));
+        }
     }
     let parse = |text: &str| A::of(text.parse().ok()?);
     wanted.subnet = Some(berth_net::address::Cidr::new(address, block.prefix));
@@ -434,7 +438,7 @@ mod tests {
         check(
             r#"{"EnableIPv6":true,"IPAM":{"Config":[{"Subnet":"fe80::/32"}]}}"#,
             ErrorKind::Invalid,
-            "'fe80::/32' clashes with the Link-Local prefix 'fe80::/64'",
+            "'fe80::1/32' clashes with the Link-Local prefix 'fe80::/64'",
         );
         check(
             r#"{"IPAM":{"Driver":"dhcp"}}"#,

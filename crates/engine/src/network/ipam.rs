@@ -2,7 +2,7 @@
 //! with Docker's sentences (moby, `api/types/network/{ipam,endpoint}.go`).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use berth_docker::network::{EndpointIpamConfig, Ipam, IpamConfig};
@@ -22,12 +22,21 @@ impl Block {
         let address = match self.address {
             IpAddr::V4(address) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix));
-                IpAddr::from((address.to_bits() & mask.unwrap_or(0)).to_be_bytes())
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask.unwrap_or(0)))
             }
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix));
-                IpAddr::from(Ipv6Addr::from_bits(address.to_bits() & mask.unwrap_or(0)))
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask.unwrap_or(0)))
             }
+        };
+        Self { address, ..self }
+    }
+
+    /// Its first host.
+    pub fn first(self) -> Self {
+        let address = match self.masked().address {
+            IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() | 1)),
+            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() | 1)),
         };
         Self { address, ..self }
     }

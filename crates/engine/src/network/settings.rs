@@ -60,6 +60,42 @@ pub fn requested(
     Ok(settings)
 }
 
+/// The settings with the container-wide hardware address at the network of the mode.
+pub fn with_mac(
+    mode: &str,
+    mac: &str,
+    mut given: BTreeMap<String, Option<EndpointSettings>>,
+) -> Result<BTreeMap<String, Option<EndpointSettings>>> {
+    let has_one = matches!(mode, "bridge" | "default") || is_own_mode(mode);
+    if mac.is_empty() || !has_one {
+        return Ok(given);
+    }
+    if given.is_empty() {
+        given.insert(mode.to_owned(), Some(EndpointSettings::default()));
+    }
+    let names = [mode, "default"];
+    let found = names.iter().find(|name| given.contains_key(**name));
+    let Some(endpoint) = found.and_then(|name| given.get_mut(*name)) else {
+        return Err(Error::invalid(
+            "unable to migrate container-wide MAC address to a specific network: \
+             HostConfig.NetworkMode must match the identity of a network in \
+             NetworkSettings.Networks",
+        ));
+    };
+    let endpoint = endpoint.get_or_insert_default();
+    match endpoint.mac_address.as_str() {
+        "" => mac.clone_into(&mut endpoint.mac_address),
+        own if own == mac => {}
+        _ => {
+            return Err(Error::invalid(
+                "the container-wide MAC address must match the endpoint-specific MAC address for \
+                 the main network, or be left empty",
+            ));
+        }
+    }
+    Ok(given)
+}
+
 /// Checks what is asked for on one network, which may not be there yet.
 pub fn check(network: Option<&Network>, name: &str, endpoint: &EndpointSettings) -> Result<()> {
     let config = endpoint.ipam_config.clone().unwrap_or_default();
@@ -185,4 +221,54 @@ pub fn dns_names(record: &Record, endpoint: &EndpointSettings) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mac_of(mode: &str, given: &str) -> std::result::Result<String, String> {
+        let given = serde_json::from_str(given).unwrap();
+        let settings = with_mac(mode, "02:00:00:00:00:05", given).map_err(|error| error.message)?;
+        let macs = settings.values().flatten().map(|it| it.mac_address.clone());
+        Ok(macs.collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn the_containers_hardware_address_is_that_on_the_network_of_its_mode() {
+        let mac = || Ok("02:00:00:00:00:05".to_owned());
+        assert_eq!(mac_of("a", "{}"), mac());
+        assert_eq!(mac_of("bridge", r#"{"default":{}}"#), mac());
+        assert_eq!(mac_of("host", "{}"), Ok(String::new()));
+        assert!(
+            mac_of("a", r#"{"b":{}}"#)
+                .unwrap_err()
+                .contains("must match the identity")
+        );
+        let other = mac_of("a", r#"{"a":{"MacAddress":"02:00:00:00:00:06"}}"#).unwrap_err();
+        assert!(other.starts_with("the container-wide MAC address must match"));
+    }
+
+    #[test]
+    fn complaints_about_settings_are_dockers() {
+        let refused = |name: &str, settings: &str| {
+            let settings = serde_json::from_str(settings).unwrap();
+            check(None, name, &settings).unwrap_err().message
+        };
+        assert_eq!(
+            refused("a", r#"{"MacAddress":"x"}"#),
+            "invalid MAC address x"
+        );
+        assert_eq!(
+            refused(
+                "bridge",
+                r#"{"Aliases":["x"],"IPAMConfig":{"IPv4Address":"1.2.3.4"}}"#
+            ),
+            "invalid endpoint settings:\n\
+             * user specified IP address is supported on user defined networks only\n\
+             * network-scoped alias is supported only for containers in user defined networks"
+        );
+        let sysctl = r#"{"DriverOpts":{"com.docker.network.endpoint.sysctls":"net.foo=1"}}"#;
+        assert!(refused("a", sysctl).contains("unrecognised network interface sysctl 'net.foo=1'"));
+    }
 }
