@@ -26,7 +26,7 @@ use crate::error::{Context, Error, Result};
 
 pub use create::create;
 pub use describe::{inspect, list};
-pub use join::{Gateways, Join, Place, check_attachable, gateways, open_namespace};
+pub use join::{Join, Place, check_attachable, gateways, open_namespace, publish_error};
 pub use ports::ports;
 pub use remove::{prune, remove};
 pub use settings::{check as check_settings, conflict, dns_names, requested, with_mac};

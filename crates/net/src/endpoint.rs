@@ -150,7 +150,7 @@ impl Endpoint {
     }
 
     /// Whether the firewall lets anything in.
-    pub(crate) fn is_published(&self) -> bool {
+    pub fn is_published(&self) -> bool {
         !self.ports.is_empty() || !self.open.is_empty()
     }
 

@@ -4,6 +4,7 @@
 use berth_testkit::{Daemon, until};
 use rustix::process::Signal;
 
+use crate::network::host_port;
 use crate::{CLIENTS, daemon, inspect, run_detached};
 
 fn address(daemon: &Daemon, container: &str, network: &str) -> String {
@@ -281,6 +282,36 @@ fn running_containers_come_and_go() {
     assert_eq!(seen.ok(), expect);
     daemon.docker(&["rm", "-f", "web"]).ok();
     daemon.docker(&["network", "rm", "front", "back"]).ok();
+}
+
+#[test]
+fn published_ports_go_where_the_way_out_leads() {
+    let daemon = daemon();
+    for name in ["one", "two"] {
+        daemon.docker(&["network", "create", name]).ok();
+    }
+    let serve = "mkdir -p /w; echo page >/w/index.html; exec httpd -f -p 80 -h /w";
+    run_detached(&daemon, "--name web --network one -p 127.0.0.1::80", serve);
+    let fetch = || {
+        let port = host_port(&daemon, "web", "80");
+        until("the page is there", || {
+            let url = format!("http://127.0.0.1:{port}/");
+            let mut curl = std::process::Command::new("curl");
+            let got = berth_testkit::run(curl.args(["-sS", "-m", "5", &url]), b"");
+            (got.stdout == "page\n").then_some(())
+        });
+    };
+    fetch();
+    daemon.docker(&["network", "connect", "two", "web"]).ok();
+    fetch();
+    daemon.docker(&["network", "disconnect", "one", "web"]).ok();
+    fetch();
+    daemon.docker(&["network", "disconnect", "two", "web"]).ok();
+    assert_eq!(daemon.docker(&["port", "web"]).ok(), "");
+    daemon.docker(&["network", "connect", "one", "web"]).ok();
+    fetch();
+    daemon.docker(&["rm", "-f", "web"]).ok();
+    daemon.docker(&["network", "rm", "one", "two"]).ok();
 }
 
 #[test]

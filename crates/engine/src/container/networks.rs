@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use berth_base::Chain;
 use berth_docker::network::EndpointSettings;
-use berth_net::Gateway;
+use berth_net::{Gateway, PortRequest};
 
 use super::Owner;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -15,6 +15,9 @@ use crate::network::{self, Network, Place};
 use crate::record::{Connected, Phase, Record};
 use crate::shared::Shared;
 use crate::{etc, spec};
+
+/// What a container has on each of its networks, by their names.
+type Endpoints = BTreeMap<String, Connected>;
 
 impl Owner {
     /// Puts the container on a network: at once if it runs, otherwise from its next start on.
@@ -56,21 +59,17 @@ impl Owner {
         let before = self.record.clone();
         // The intent first: a daemon that is killed in between finds out what it was about.
         self.put(&network, settings.clone()).await?;
-        match self.join_now(&network, &settings, pid).await {
-            Ok(connected) => {
-                let name = network.name.clone();
-                self.state.endpoints.insert(name, connected);
-                self.save_state().await;
-                self.publish();
-                self.shared
-                    .network_event(&network, "connect", Some(&self.record.id));
-                Ok(())
+        let joined = self.join_now(&network, &settings, pid).await;
+        self.save_state().await;
+        self.publish();
+        match &joined {
+            Ok(()) => {
+                let id = &self.record.id;
+                self.shared.network_event(&network, "connect", Some(id));
             }
-            Err(error) => {
-                self.replace(before).await?;
-                Err(error)
-            }
+            Err(_) => self.replace(before).await?,
         }
+        joined
     }
 
     /// Takes the container off a network.
@@ -90,7 +89,11 @@ impl Owner {
             ));
         }
         if !self.record.endpoints.contains_key(name) {
-            let the = if running && found.is_some() { "" } else { "the " };
+            let the = if running && found.is_some() {
+                ""
+            } else {
+                "the "
+            };
             return Err(Error::internal(format!(
                 "container {id} is not connected to {the}network {name}"
             )));
@@ -144,93 +147,86 @@ impl Owner {
         Ok(())
     }
 
+    /// Makes the container's interface; what it has on its networks is up to date afterwards,
+    /// whether or not that could be done.
     async fn join_now(
         &mut self,
         network: &Arc<Network>,
         settings: &EndpointSettings,
         pid: i32,
-    ) -> Result<Connected> {
+    ) -> Result<()> {
         let taken: Vec<String> = self
             .state
             .endpoints
             .values()
             .map(|it| it.endpoint.interface.clone())
             .collect();
-        let leads = self.gateways();
-        let leads = [leads.v4, leads.v6].contains(&Some(network.id.clone()));
-        // Ports stay where they are published: only a container that has none of them gets them.
-        let published = self.state.endpoints.values();
-        let published = published
-            .into_iter()
-            .any(|it| !it.endpoint.ports.is_empty());
-        let ports = match leads && !published {
-            true => network::ports(&self.record)?,
-            false => Vec::new(),
-        };
-        // Where the default routes lead is settled when the interface is there.
-        let place = Gateway::default();
-        let place = Place::new(&self.record, network, settings, place, &ports, &taken)?;
+        // Where the default routes lead and what publishes ports is settled when all is there.
+        let gateway = Gateway::default();
+        let place = Place::new(&self.record, network, settings, gateway, &[], &taken)?;
         let (shared, record) = (self.shared.clone(), self.record.clone());
-        let mut all = self.state.endpoints.clone();
-        let network = network.clone();
+        let mut on = self.state.endpoints.clone();
         let work = self.shared.scope.spawn_blocking(move || {
-            let netns = network::open_namespace(pid)
-                .context(format!("open the network of container {}", record.id))?;
-            let connected = place.connect(&shared, &record, netns.as_fd())?;
-            all.insert(network.name.clone(), connected.clone());
-            let written = etc::add_to_hosts(&shared, &record, &connected)
-                .and_then(|()| lead(&shared, &record, pid, &all))
-                .and_then(|()| settle_names(&shared, &record, &all, netns.as_fd()));
-            if written.is_err() {
-                detach(&shared, &record, &connected);
-                all.remove(&network.name);
-                if let Err(error) = shared.names.settle(&shared, &record, &all, netns.as_fd()) {
-                    tracing::warn!(container = %record.id, %error, "take its names back");
-                }
-            }
-            written.map(|()| connected)
+            let joined = join(&shared, &record, &place, pid, &mut on);
+            (on, joined)
         });
-        work.await
-            .unwrap_or_else(|_| Err(Error::internal("connecting to a network panicked")))
-    }
-
-    /// Where the default routes of the running container are to lead.
-    fn gateways(&self) -> network::Gateways {
-        let networks = self.networks();
-        let ranked = networks.iter().map(|network| {
-            let settings = self.record.endpoints.get(&network.name);
-            (network.as_ref(), settings.map_or(0, |it| it.gw_priority))
-        });
-        network::gateways(ranked)
+        let panicked = || Error::internal("connecting to a network panicked");
+        let (on, joined) = work.await.map_err(|_| panicked())?;
+        self.state.endpoints = on;
+        joined
     }
 
     /// Failures are reported: the container is off the network whatever they are.
-    async fn leave_now(&mut self, connected: Connected) {
+    async fn leave_now(&mut self, left: Connected) {
         let (shared, record) = (self.shared.clone(), self.record.clone());
-        let rest = self.state.endpoints.clone();
+        let mut on = self.state.endpoints.clone();
         let pid = self.state.phase.pid();
         let work = self.shared.scope.spawn_blocking(move || {
-            detach(&shared, &record, &connected);
-            if let Err(error) = etc::take_from_hosts(&shared, &record, &connected) {
+            detach(&shared, &record, &left);
+            if let Err(error) = etc::take_from_hosts(&shared, &record, &left) {
                 tracing::warn!(container = %record.id, %error, "take a network out of its hosts");
             }
-            if let Some(pid) = pid
-                && let Err(error) = lead(&shared, &record, pid, &rest)
-            {
-                tracing::warn!(container = %record.id, %error, "lead its default route");
+            let netns = pid.map(|pid| network::open_namespace(pid).context("open its network"));
+            let settled = netns.map(|netns| settle(&shared, &record, &mut on, netns?.as_fd()));
+            if let Some(Err(error)) = settled {
+                tracing::warn!(container = %record.id, %error, "settle what is left to it");
             }
-            if let Some(pid) = pid
-                && let Err(error) = network::open_namespace(pid)
-                    .context("open its network")
-                    .and_then(|netns| settle_names(&shared, &record, &rest, netns.as_fd()))
-            {
-                tracing::warn!(container = %record.id, %error, "take its names off a network");
-            }
+            on
         });
-        if work.await.is_err() {
-            tracing::error!(container = %self.record.id, "leaving a network panicked");
+        match work.await {
+            Ok(on) => self.state.endpoints = on,
+            Err(_) => {
+                tracing::error!(container = %self.record.id, "leaving a network panicked");
+            }
         }
     }
+}
+
+/// Puts a running container on one more network: wholly, or not at all. Blocks.
+fn join(
+    shared: &Shared,
+    record: &Record,
+    place: &Place,
+    pid: i32,
+    on: &mut Endpoints,
+) -> Result<()> {
+    let netns = network::open_namespace(pid)
+        .context(format!("open the network of container {}", record.id))?;
+    let connected = place.connect(shared, record, netns.as_fd())?;
+    let name = &place.network.name;
+    on.insert(name.clone(), connected.clone());
+    let settled = etc::add_to_hosts(shared, record, &connected)
+        .and_then(|()| settle(shared, record, on, netns.as_fd()));
+    if settled.is_err() {
+        detach(shared, record, &connected);
+        on.remove(name);
+        let back = etc::take_from_hosts(shared, record, &connected)
+            .and_then(|()| settle(shared, record, on, netns.as_fd()));
+        if let Err(error) = back {
+            tracing::warn!(container = %record.id, %error, "take a connection back");
+        }
+    }
+    settled
 }
 
 /// Takes a running container's interface away. Blocks.
@@ -242,54 +238,105 @@ fn detach(shared: &Shared, record: &Record, connected: &Connected) {
     }
 }
 
+/// Makes default routes, published ports and names those of a container on these networks.
+/// Blocks.
+fn settle(
+    shared: &Shared,
+    record: &Record,
+    on: &mut Endpoints,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
+    lead(shared, record, on, netns)?;
+    move_ports(shared, record, on)?;
+    settle_names(shared, record, on, netns)
+}
+
 /// Where others find a running container, and whom it finds, is what it is on now. Blocks.
 fn settle_names(
     shared: &Shared,
     record: &Record,
-    endpoints: &BTreeMap<String, Connected>,
+    on: &Endpoints,
     netns: BorrowedFd<'_>,
 ) -> Result<()> {
-    shared.names.settle(shared, record, endpoints, netns)?;
+    shared.names.settle(shared, record, on, netns)?;
     let networks = &shared.networks;
     let has_names = |name| networks.find(name).is_ok_and(|network| network.has_names());
-    if endpoints.keys().any(|name| has_names(name)) {
+    if on.keys().any(|name| has_names(name)) {
         etc::point_to_resolver(shared, record)?;
     }
     Ok(())
 }
 
-/// Leads the default routes to the networks that are left. Blocks.
-fn lead(
-    shared: &Shared,
-    record: &Record,
-    pid: i32,
-    rest: &BTreeMap<String, Connected>,
-) -> Result<()> {
-    let Some(net) = &shared.net else {
-        return Ok(());
-    };
-    let all = shared.networks.all();
-    let links = |network: &&Arc<Network>| {
-        let link = network.link();
-        rest.values()
-            .any(|it| Some(it.endpoint.network.as_str()) == link)
-    };
-    let left: Vec<&Arc<Network>> = all.iter().filter(links).collect();
-    let ranked = left.iter().map(|network| {
+/// Which of these networks the default routes of IPv4 and of IPv6 are to lead to.
+fn leading(shared: &Shared, record: &Record, on: &Endpoints) -> [Option<String>; 2] {
+    let networks: Vec<Arc<Network>> = on
+        .keys()
+        .filter_map(|name| shared.networks.find(name).ok())
+        .collect();
+    let ranked = networks.iter().map(|network| {
         let settings = record.endpoints.get(&network.name);
         (network.as_ref(), settings.map_or(0, |it| it.gw_priority))
     });
     let leads = network::gateways(ranked);
-    let link = |id: &Option<berth_base::Id>| {
-        let found = left.iter().find(|network| Some(&network.id) == id.as_ref());
-        found.and_then(|network| network.link())
+    [leads.v4, leads.v6].map(|id| {
+        let found = networks.iter().find(|it| Some(&it.id) == id.as_ref());
+        found.map(|network| network.name.clone())
+    })
+}
+
+/// Leads the default routes to where they are to lead. Blocks.
+fn lead(shared: &Shared, record: &Record, on: &Endpoints, netns: BorrowedFd<'_>) -> Result<()> {
+    let Some(net) = &shared.net else {
+        return Ok(());
     };
-    let netns = network::open_namespace(pid).context("open the container's network")?;
-    net.set_gateway(
-        record.id.as_str(),
-        netns.as_fd(),
-        link(&leads.v4),
-        link(&leads.v6),
-    )
-    .context("set the default route")
+    let leads = leading(shared, record, on);
+    let [v4, v6] = leads.each_ref().map(|name| {
+        let connected = on.get(name.as_ref()?)?;
+        Some(connected.endpoint.network.as_str())
+    });
+    net.set_gateway(record.id.as_str(), netns, v4, v6)
+        .context("set the default route")
+}
+
+/// Publishes the container's ports on the network that leads out, and on no other. Blocks.
+fn move_ports(shared: &Shared, record: &Record, on: &mut Endpoints) -> Result<()> {
+    let ports = network::ports(record)?;
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let [v4, v6] = leading(shared, record, on);
+    let leader = v4.or(v6);
+    for (name, connected) in on.iter_mut() {
+        if Some(name) != leader.as_ref() && connected.endpoint.is_published() {
+            set_ports(shared, record, connected, &[])?;
+        }
+    }
+    let connected = leader.and_then(|leader| on.get_mut(&leader));
+    match connected.filter(|connected| !connected.endpoint.is_published()) {
+        Some(connected) => set_ports(shared, record, connected, &ports),
+        None => Ok(()),
+    }
+}
+
+fn set_ports(
+    shared: &Shared,
+    record: &Record,
+    connected: &mut Connected,
+    ports: &[PortRequest],
+) -> Result<()> {
+    let Some(net) = &shared.net else {
+        return Ok(());
+    };
+    let set = net.set_ports(record.id.as_str(), &connected.endpoint.network, ports);
+    match set {
+        Ok(endpoint) => {
+            connected.endpoint = endpoint;
+            Ok(())
+        }
+        Err(error) => {
+            connected.endpoint.ports.clear();
+            connected.endpoint.open.clear();
+            Err(network::publish_error(&error, record, &connected.id))
+        }
+    }
 }

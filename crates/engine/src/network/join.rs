@@ -185,7 +185,8 @@ fn places(record: &Record, networks: &[(Arc<Network>, &EndpointSettings)]) -> Re
             v4: leads.v4.as_ref() == Some(&network.id),
             v6: leads.v6.as_ref() == Some(&network.id),
         };
-        let place = Place::new(record, network, settings, leads, &ports, &taken)?;
+        let place = Place::new(record, network, settings, leads, &ports, &taken);
+        let place = place.map_err(while_starting)?;
         taken.push(place.interface.clone());
         places.push(place);
     }
@@ -271,7 +272,7 @@ impl Place {
             link_local: config
                 .link_local_ips
                 .iter()
-                .filter_map(|text| address(text, "link-local IP").transpose())
+                .filter_map(|text| link_local(text).transpose())
                 .collect::<Result<_>>()?,
             sysctls: settings::sysctls(settings)
                 .filter_map(|text| text.split_once('='))
@@ -326,14 +327,23 @@ fn interface(network: &Network, settings: &EndpointSettings, taken: &[String]) -
     let prefix = prefix
         .filter(|it| !it.is_empty())
         .map_or("eth", String::as_str);
-    // As Docker numbers them: each interface counts, whatever it is called.
-    let mut number = taken.len();
-    loop {
-        let name = format!("{prefix}{number}");
-        if !taken.contains(&name) {
-            return name;
-        }
-        number += 1;
+    let mut numbers = (0..=taken.len()).map(|number| format!("{prefix}{number}"));
+    let free = numbers.find(|name| !taken.contains(name));
+    free.expect("one more name than there are taken ones")
+}
+
+/// An address that is for its link only.
+fn link_local(text: &str) -> Result<Option<IpAddr>> {
+    let address = address::<IpAddr>(text, "link-local IP")?;
+    let is_local = address.is_none_or(|address| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    });
+    match is_local {
+        true => Ok(address),
+        false => Err(Error::invalid(format!(
+            "invalid link local IP address: {text}"
+        ))),
     }
 }
 
@@ -386,10 +396,7 @@ fn connect_error(
         Net::PortAllocated { .. }
         | Net::PortInUse { .. }
         | Net::Bind { .. }
-        | Net::RangeExhausted { .. } => Error::internal(format!(
-            "driver failed programming external connectivity on endpoint {} ({endpoint}): {chain}",
-            record.name
-        )),
+        | Net::RangeExhausted { .. } => publish_error(error, record, endpoint),
         Net::AddressInUse { .. } => Error::new(ErrorKind::Forbidden, chain.to_string()),
         Net::AddressOutside { .. } => Error::invalid("requested address is out of range"),
         Net::NoFreeAddress { family, .. } => Error::internal(format!(
@@ -408,6 +415,15 @@ fn connect_error(
         ),
         _ => Error::internal(chain.to_string()),
     }
+}
+
+/// Docker's words around ports that cannot be published.
+pub fn publish_error(error: &berth_net::Error, record: &Record, endpoint: &Id) -> Error {
+    Error::internal(format!(
+        "driver failed programming external connectivity on endpoint {} ({endpoint}): {}",
+        record.name,
+        Chain(error)
+    ))
 }
 
 #[cfg(test)]
@@ -475,6 +491,7 @@ mod tests {
         let taken = ["eth0".to_owned()];
         assert_eq!(interface(&network, &plain, &[]), "eth0");
         assert_eq!(interface(&network, &plain, &taken), "eth1");
+        assert_eq!(interface(&network, &plain, &["eth1".to_owned()]), "eth0");
         let named = EndpointSettings {
             driver_opts: Some([(INTERFACE.to_owned(), "lan".to_owned())].into()),
             ..EndpointSettings::default()
