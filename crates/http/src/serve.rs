@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use crate::Body;
 use crate::listen::{Listener, Peer};
 use crate::stream::Stream;
 use crate::upgrade::{Connection, Takeover};
+
+mod patience;
+
+use patience::Patient;
 
 /// How long to wait after `accept` failed, for instance for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,7 +56,7 @@ impl Default for Limits {
 /// Serves `listener` until `scope` is cancelled, and then until the connections have drained.
 ///
 /// Each request reaches `service` with its [`Peer`] as an extension. The service's future is
-/// dropped when the client goes away before the answer: work that must be finished belongs into a
+/// dropped soon after the client has gone away before the answer: work that must be finished belongs into a
 /// task. A response made by [`crate::upgrade::hijack`] takes the connection over.
 ///
 /// Dropping the listener, at the end of the drain, removes a unix socket's file.
@@ -149,12 +154,17 @@ impl Task {
     {
         let (sender, mut takeover) = oneshot::channel();
         let sender = Arc::new(Mutex::new(Some(sender)));
+        let answering = Arc::new(AtomicBool::new(false));
+        let is_answering = Arc::clone(&answering);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             let answer = service(request);
             let sender = Arc::clone(&sender);
+            let is_answering = Arc::clone(&is_answering);
+            is_answering.store(true, Ordering::Release);
             async move {
                 let mut response = answer.await;
+                is_answering.store(false, Ordering::Release);
                 if let Some(takeover) = crate::upgrade::requested(&mut response) {
                     // Answered by `Takeover::run`; this future ends with hyper's connection.
                     if let Some(sender) = take(&sender) {
@@ -170,7 +180,7 @@ impl Task {
             .header_read_timeout(self.header_timeout)
             // As Go's servers print them: what people compare with, and what old scripts grep.
             .title_case_headers(true)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, answering)), service);
         let mut draining = false;
         let takeover: Takeover = loop {
             tokio::select! {
@@ -184,7 +194,7 @@ impl Task {
             }
         };
         let parts = connection.into_parts();
-        let raw = Connection::new(parts.io.into_inner(), parts.read_buf);
+        let raw = Connection::new(parts.io.into_inner().into_inner(), parts.read_buf);
         takeover.run(raw).await
     }
 }

@@ -7,6 +7,8 @@ use berth_http::{Client, Listener, client, serve};
 use berth_tasks::Scope;
 use tokio::sync::Notify;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::{get, read, start, text};
 
 #[tokio::test]
@@ -118,4 +120,64 @@ async fn a_request_that_does_not_end_is_cut_off_at_the_deadline() {
     });
     assert!(result.is_err());
     assert!(drained);
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_side_gets_its_answer() {
+    let scope = Scope::new();
+    let closed = std::sync::Arc::new(Notify::new());
+    let service = {
+        let closed = closed.clone();
+        move |_| {
+            let closed = closed.clone();
+            async move {
+                closed.notified().await;
+                // The end has arrived, and the server's task has had its turn with it.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                text("answer")
+            }
+        }
+    };
+    let address = start(&scope, service).await;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    stream.shutdown().await.unwrap();
+    closed.notify_one();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("answer"), "{answer:?}");
+    assert!(scope.drain(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn the_request_of_a_client_that_is_gone_is_given_up() {
+    /// Tells of its end.
+    struct Told(tokio::sync::mpsc::UnboundedSender<&'static str>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.send("given up").unwrap();
+        }
+    }
+
+    let scope = Scope::new();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let service = move |_| {
+        let tell = tell.clone();
+        async move {
+            tell.send("begun").unwrap();
+            let _told = Told(tell);
+            std::future::pending::<()>().await;
+            text("never")
+        }
+    };
+    let address = start(&scope, service).await;
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    assert_eq!(told.recv().await, Some("begun"));
+    drop(stream);
+    let end = tokio::time::timeout(Duration::from_secs(30), told.recv()).await;
+    assert_eq!(end, Ok(Some("given up")));
+    assert!(scope.drain(Duration::from_secs(5)).await);
 }
