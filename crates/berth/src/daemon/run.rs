@@ -39,7 +39,8 @@ use crate::surroundings::Surroundings;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Threads for system calls that block. Idle ones end after some seconds.
 const BLOCKING_THREADS: usize = 64;
-const THREAD_STACK_BYTES: usize = 512 << 10;
+/// What is not touched costs nothing; an unoptimized build needs more than half of it for a pull.
+const THREAD_STACK_BYTES: usize = 1 << 20;
 /// What the launcher can start beside keepers.
 const SERVICES: &[(&str, launcher::Service)] = &[("relay", relay)];
 
