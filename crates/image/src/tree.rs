@@ -21,7 +21,6 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::tar::reader::Reader;
 use crate::tar::writer::Writer;
 use crate::tar::{Entry, Segment};
 use crate::unpack::{self, At, Data, Target};
@@ -79,14 +78,7 @@ fn write_data<W: Write>(writer: &mut Writer<W>, entry: &Entry, file: &File) -> i
 /// unspecified.
 pub fn restore(source: impl Read + Send, root: &Path) -> Result<(), Error> {
     let mut target = Target::of_files(root)?;
-    unpack::decompress::pipeline(source, |stream| {
-        let mut reader = Reader::new(stream);
-        while let Some(entry) = reader.next_entry()? {
-            target.apply(&entry, &mut reader)?;
-        }
-        reader.drain()?;
-        Ok::<_, Error>(())
-    })?;
+    unpack::apply_all(source, &mut target)?;
     target.finish().map(drop)
 }
 

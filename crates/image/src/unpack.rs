@@ -101,19 +101,24 @@ pub(crate) struct Summary {
 /// unspecified; the caller removes it.
 pub(crate) fn unpack(source: impl Read + Send, root: &Path) -> Result<Summary, Error> {
     let mut target = apply::Target::open(root)?;
-    let diff_id = decompress::pipeline(source, |stream| {
-        let mut reader = Reader::new(stream);
-        while let Some(entry) = reader.next_entry()? {
-            target.apply(&entry, &mut reader)?;
-        }
-        // The diff id covers what follows the end of the archive, too.
-        reader.drain()?;
-        Ok::<_, Error>(())
-    })?;
+    let diff_id = apply_all(source, &mut target)?;
     let (size_bytes, implied) = target.finish()?;
     Ok(Summary {
         diff_id,
         size_bytes,
         implied,
+    })
+}
+
+/// Applies all members of an archive, whatever it is compressed by. Returns the digest of the plain
+/// archive, also of what follows its end.
+pub(crate) fn apply_all(source: impl Read + Send, target: &mut Target) -> Result<Digest, Error> {
+    decompress::pipeline(source, |stream| {
+        let mut reader = Reader::new(stream);
+        while let Some(entry) = reader.next_entry()? {
+            target.apply(&entry, &mut reader)?;
+        }
+        reader.drain()?;
+        Ok::<_, Error>(())
     })
 }
