@@ -23,6 +23,8 @@ pub struct Bridge {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
+    /// Its link group: [`group`] of the instance that made it.
+    pub group: u32,
 }
 
 /// Finds or makes the default bridge. Warnings are added to `warnings`.
@@ -267,6 +269,7 @@ fn observe(socket: &mut Socket, name: &str) -> Result<Bridge, Error> {
         index: link.index,
         name: link.name,
         mtu: link.mtu,
+        group: link.group,
     })
 }
 

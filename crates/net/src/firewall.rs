@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! packet for a host's address ─► prerouting/output: maps `addressed`, `ports` ─► DNAT
-//!                                forward:     to a bridge only established, DNAT, `open`, or
-//!                                             from the same bridge
+//!                                forward:     what the administrator says in `user`; then to a
+//!                                             bridge only established, DNAT, `open`, or from
+//!                                             the same bridge
 //!                                postrouting: masquerade what leaves, loopback and hairpins
 //! ```
 //!
@@ -13,26 +14,27 @@
 //! when the instance starts. One table is for IPv4, the other, which is there only while a
 //! network has IPv6, for that.
 
-use std::net::IpAddr;
-
 use berth_sys::netlink::Error;
 use berth_sys::netlink::Socket;
-use berth_sys::nft::{
-    self, Batch, Chain, Element, Expression, Family, Field, Hook, HookPoint, Map, MetaKey, Rule,
-    Table, Verdict, concatenate, interface_name,
-};
+use berth_sys::nft::{self, Batch, Chain, Family, Map, Rule, Table};
 
-use crate::address::Address;
-use crate::endpoint::{Endpoint, OpenPort};
-use crate::network::{GatewayMode, Network};
+use crate::endpoint::Endpoint;
+use crate::network::Network;
 
+mod elements;
 mod firewalld;
 pub mod foreign;
 pub mod live;
 mod parts;
+mod plan;
 
+use elements::{include, network_elements, port_elements, refill};
 pub use parts::FIRST;
-use parts::*;
+pub use plan::plan;
+
+/// The administrator's own rules, which come before ours. They are never changed from here, and
+/// outlive the table's own.
+const USER: &str = "user";
 
 /// Published at one address: address, protocol, port to address, port.
 const ADDRESSED: &str = "addressed";
@@ -92,199 +94,20 @@ pub struct Ruleset {
 #[derive(Debug, Default)]
 pub struct Contents {
     pub networks: Vec<Network>,
+    /// Their bridges that are not in the instance's link group, since it did not make them.
+    pub foreign_bridges: Vec<String>,
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Decides a table's rules.
-pub fn plan(inputs: &Inputs) -> Ruleset {
-    let family = inputs.family;
-    let base = |name: &str, kind, point, priority| Chain {
-        name: name.to_owned(),
-        hook: Some(Hook {
-            kind,
-            point,
-            priority,
-            drop_by_default: false,
-        }),
-    };
-    let chains = vec![
-        base("martian", "filter", HookPoint::Prerouting, -300),
-        base("prerouting", "nat", HookPoint::Prerouting, -100),
-        base("output", "nat", HookPoint::Output, -100),
-        base("postrouting", "nat", HookPoint::Postrouting, 100),
-        base("forward", "filter", HookPoint::Forward, 0),
-    ];
-    let mut rules = Vec::new();
-    let mut rule = |chain: &str, comment: Option<&str>, parts: &[Vec<Expression>]| {
-        let comment = comment.map(str::to_owned);
-        rules.push(Rule {
-            chain: chain.to_owned(),
-            expressions: parts.concat(),
-            comment,
-        });
-    };
-
-    if family == Family::Ip {
-        // With route_localnet a container could reach the host's loopback, or pretend to be it.
-        // The kernel itself never lets ::1 in or out.
-        let foreign_loopback = Some("loopback addresses that did not come from lo");
-        for match_loopback in [to(LOOPBACK), from(LOOPBACK)] {
-            rule(
-                "martian",
-                foreign_loopback,
-                &[not(input("lo")), match_loopback, verdict(Verdict::Drop)],
-            );
-        }
-    }
-
-    for chain in ["prerouting", "output"] {
-        if family == Family::Ip6 {
-            // Nothing else than the relay can answer with these.
-            for unroutable in [LOOPBACK6, LINK_LOCAL6] {
-                rule(chain, None, &[to(unroutable), verdict(Verdict::Accept)]);
-            }
-        }
-        rule(chain, None, &[to_this_host(), look_up_addressed(family)]);
-        rule(chain, None, &[to_this_host(), look_up_port(family)]);
-    }
-
-    let masquerade = || vec![Expression::Masquerade];
-    let accept = || verdict(Verdict::Accept);
-    let drop = || verdict(Verdict::Drop);
-    if family == Family::Ip {
-        // 127.0.0.1 means something else to the container.
-        rule(
-            "postrouting",
-            None,
-            &[from(LOOPBACK), output_among(BRIDGES), masquerade()],
-        );
-    }
-    // A container that calls its own network's published port must get the answer by way of the
-    // host.
-    rule(
-        "postrouting",
-        None,
-        &[among(SAME), translated(), masquerade()],
-    );
-    // With br_netfilter the bridge itself gives the packet back, which then came in by nothing.
-    let bridged = Some("published ports, by way of a bridge that is filtered");
-    rule(
-        "postrouting",
-        bridged,
-        &[
-            input(""),
-            output_among(BRIDGES),
-            translated(),
-            not(from_this_host()),
-            masquerade(),
-        ],
-    );
-    rule("postrouting", None, &[among(SAME), accept()]);
-    rule(
-        "postrouting",
-        None,
-        &[input_among(MASQUERADED), masquerade()],
-    );
-
-    rule(
-        "forward",
-        None,
-        &[output_among(BRIDGES), established(), accept()],
-    );
-    rule("forward", None, &[among(WITHIN), accept()]);
-    let internal = Some("internal networks have no way out, and none in");
-    rule("forward", internal, &[input_among(INTERNAL), drop()]);
-    rule("forward", internal, &[output_among(INTERNAL), drop()]);
-    rule(
-        "forward",
-        None,
-        &[output_among(BRIDGES), translated(), accept()],
-    );
-    rule(
-        "forward",
-        None,
-        &[output_among(BRIDGES), look_up_open(family), accept()],
-    );
-    rule(
-        "forward",
-        None,
-        &[output_among(ROUTED), echo_request(family), accept()],
-    );
-    // From the world, not from other networks of ours.
-    rule(
-        "forward",
-        None,
-        &[input_among(BRIDGES), output_among(UNPROTECTED), drop()],
-    );
-    rule("forward", None, &[output_among(UNPROTECTED), accept()]);
-    let unpublished = Some("ports that are not published");
-    rule("forward", unpublished, &[output_among(BRIDGES), drop()]);
-    rule("forward", None, &[input_among(BRIDGES), accept()]);
-    if inputs.guard {
-        rule(
-            "forward",
-            None,
-            &[kind(MetaKey::InputKind, "bridge"), accept()],
-        );
-        rule(
-            "forward",
-            None,
-            &[kind(MetaKey::OutputKind, "bridge"), accept()],
-        );
-        rule("forward", Some(GUARD), &[drop()]);
-    }
-    Ruleset {
-        table: inputs.instance.clone(),
-        family,
-        chains,
-        maps: maps(family),
-        rules,
-    }
-}
-
-fn maps(family: Family) -> Vec<Map> {
-    let address = match family {
-        Family::Ip6 => Field::Ipv6Address,
-        Family::Ip | Family::Inet => Field::Ipv4Address,
-    };
-    let map = |name: &str, key: &[Field], data: &[Field]| Map {
-        name: name.to_owned(),
-        key: key.to_vec(),
-        data: data.to_vec(),
-    };
-    let (one, two) = ([Field::Interface], [Field::Interface; 2]);
-    vec![
-        map(
-            ADDRESSED,
-            &[address, Field::Protocol, Field::Port],
-            &[address, Field::Port],
-        ),
-        map(
-            PORTS,
-            &[Field::Protocol, Field::Port],
-            &[address, Field::Port],
-        ),
-        map(OPEN, &[address, Field::Protocol, Field::Port], &[]),
-        map(BRIDGES, &one, &[]),
-        map(SAME, &two, &[]),
-        map(WITHIN, &two, &[]),
-        map(INTERNAL, &one, &[]),
-        map(MASQUERADED, &one, &[]),
-        map(ROUTED, &one, &[]),
-        map(UNPROTECTED, &one, &[]),
-    ]
-}
-
-/// Makes the table's chains and rules these. With `contents` the sets and maps are those of
-/// exactly these; without, they stay, so that a restart is not noticed, and `network` is added:
-/// unless the table is of another make.
+/// Makes the table's chains and rules these, and its sets and maps as `fill` says: unless the
+/// table is of another make, which begins anew. What an administrator has put into it stays.
 pub fn apply(socket: &mut Socket, ruleset: &Ruleset, fill: Fill<'_>) -> Result<(), Error> {
     let table = ruleset.names();
     let make = |batch: &mut Batch, flush: bool| {
         batch.add_table(table);
         for chain in &ruleset.chains {
             batch.add_chain(table, chain);
-            if flush {
+            if flush && chain.hook.is_some() {
                 batch.flush_chain(table, &chain.name);
             }
         }
@@ -306,7 +129,7 @@ pub fn apply(socket: &mut Socket, ruleset: &Ruleset, fill: Fill<'_>) -> Result<(
     }
     let mut anew = Batch::new();
     anew.add_table(table);
-    anew.delete_table(table);
+    take_down(socket, &mut anew, table)?;
     make(&mut anew, false);
     anew.commit(socket)
 }
@@ -319,7 +142,8 @@ pub enum Fill<'a> {
     Exactly(&'a Contents),
 }
 
-/// Removes the table. It is no error if it is gone.
+/// Removes the table, or all that is ours of it if an administrator has rules in it. It is no
+/// error if it is gone.
 pub fn remove(socket: &mut Socket, family: Family, instance: &str) -> Result<(), Error> {
     let table = Table {
         family,
@@ -327,13 +151,47 @@ pub fn remove(socket: &mut Socket, family: Family, instance: &str) -> Result<(),
     };
     let mut batch = Batch::new();
     batch.add_table(table);
-    batch.delete_table(table);
+    if is_used_by_others(socket, table)? {
+        take_down(socket, &mut batch, table)?;
+    } else {
+        batch.delete_table(table);
+    }
     batch.commit(socket)
+}
+
+/// Whether an administrator has rules in the table, or chains to hold some.
+fn is_used_by_others(socket: &mut Socket, table: Table<'_>) -> Result<bool, Error> {
+    let chains = nft::chains(socket, table.family)?;
+    let own = |chain: &&nft::ChainInfo| chain.table == table.name && chain.hook.is_none();
+    let mut theirs = chains.iter().filter(own);
+    if theirs.any(|chain| chain.name != USER) {
+        return Ok(true);
+    }
+    Ok(!nft::rules(socket, table.family, table.name, USER)?.is_empty())
+}
+
+/// Deletes the chains that hang on a hook, and the sets and maps that are named as ours.
+fn take_down(socket: &mut Socket, batch: &mut Batch, table: Table<'_>) -> Result<(), Error> {
+    let chains = nft::chains(socket, table.family)?;
+    let hooked = |chain: &&nft::ChainInfo| chain.table == table.name && chain.hook.is_some();
+    let hooked: Vec<_> = chains.iter().filter(hooked).collect();
+    for chain in &hooked {
+        batch.flush_chain(table, &chain.name);
+    }
+    for chain in &hooked {
+        batch.delete_chain(table, &chain.name);
+    }
+    for map in nft::maps(socket, table)? {
+        if NETWORK_SETS.iter().chain(&PORT_MAPS).any(|own| *own == map) {
+            batch.delete_map(table, &map);
+        }
+    }
+    Ok(())
 }
 
 /// Whether the table has all its rules.
 pub fn is_whole(socket: &mut Socket, ruleset: &Ruleset) -> Result<bool, Error> {
-    for chain in &ruleset.chains {
+    for chain in ruleset.chains.iter().filter(|chain| chain.hook.is_some()) {
         let there = nft::rules(socket, ruleset.family, &ruleset.table, &chain.name)?.len();
         let planned = ruleset
             .rules
@@ -410,87 +268,4 @@ impl Ruleset {
             name: &self.table,
         }
     }
-}
-
-fn include(batch: &mut Batch, table: Table<'_>, network: &Network) {
-    for (set, element) in network_elements(table.family, network) {
-        batch.include_elements(table, set, &[element]);
-    }
-}
-
-fn refill(batch: &mut Batch, table: Table<'_>, contents: &Contents) {
-    for name in NETWORK_SETS.iter().chain(&PORT_MAPS) {
-        batch.flush_map(table, name);
-    }
-    for network in &contents.networks {
-        include(batch, table, network);
-    }
-    for (map, elements) in port_elements(table.family, &contents.endpoints) {
-        batch.add_elements(table, map, &elements);
-    }
-}
-
-/// What a network is in the sets of this family's table.
-fn network_elements(family: Family, network: &Network) -> Vec<(&'static str, Element)> {
-    let (masquerades, mode) = match family {
-        Family::Ip6 => (network.masquerades_v6(), network.gateway_modes.v6),
-        Family::Ip | Family::Inet => (network.masquerades_v4(), network.gateway_modes.v4),
-    };
-    let name = interface_name(&network.bridge);
-    let twice = concatenate(&[&name, &name]);
-    let key = |key: &[u8]| Element {
-        key: key.to_vec(),
-        data: Vec::new(),
-    };
-    let sets = [
-        (true, BRIDGES, key(&name)),
-        (true, SAME, key(&twice)),
-        (network.icc, WITHIN, key(&twice)),
-        (network.internal, INTERNAL, key(&name)),
-        (masquerades, MASQUERADED, key(&name)),
-        (mode == GatewayMode::Routed, ROUTED, key(&name)),
-        (mode == GatewayMode::NatUnprotected, UNPROTECTED, key(&name)),
-    ];
-    let wanted = sets.into_iter().filter(|(wanted, ..)| *wanted);
-    wanted.map(|(_, set, element)| (set, element)).collect()
-}
-
-/// What published ports are in the maps of this family's table.
-fn port_elements(family: Family, endpoints: &[Endpoint]) -> [(&'static str, Vec<Element>); 3] {
-    let (mut addressed, mut ports, mut open) = (Vec::new(), Vec::new(), Vec::new());
-    for endpoint in endpoints {
-        let own = match family {
-            Family::Ip6 => endpoint.ipv6.map(Address::bytes),
-            Family::Ip | Family::Inet => endpoint.ipv4.map(Address::bytes),
-        };
-        // What comes by a family that the container lacks is the relay's.
-        let Some(own) = own else { continue };
-        for binding in &endpoint.ports {
-            if binding.host_ip.is_ipv6() != (family == Family::Ip6) {
-                continue;
-            }
-            let protocol = [binding.protocol.number()];
-            let port = binding.host_port.to_be_bytes();
-            let target = binding.container_port.to_be_bytes();
-            let data = concatenate(&[&own, &target]);
-            if binding.host_ip.is_unspecified() {
-                let key = concatenate(&[&protocol, &port]);
-                ports.push(Element { key, data });
-            } else {
-                let host = match binding.host_ip {
-                    IpAddr::V4(host) => host.bytes(),
-                    IpAddr::V6(host) => host.bytes(),
-                };
-                let key = concatenate(&[&host, &protocol, &port]);
-                addressed.push(Element { key, data });
-            }
-        }
-        let is_own = |it: &&OpenPort| it.address.is_ipv6() == (family == Family::Ip6);
-        for OpenPort { protocol, port, .. } in endpoint.open.iter().filter(is_own) {
-            let key = concatenate(&[&own, &[protocol.number()], &port.to_be_bytes()]);
-            let data = Vec::new();
-            open.push(Element { key, data });
-        }
-    }
-    [(ADDRESSED, addressed), (PORTS, ports), (OPEN, open)]
 }

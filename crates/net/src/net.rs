@@ -110,7 +110,8 @@ impl Net {
                 family: Family::Ip,
                 guard,
             };
-            let opened = Live::open(netfilter, &inputs, &config, &network, present(&state))?;
+            let present = present(&state, bridge::group(instance));
+            let opened = Live::open(netfilter, &inputs, &config, &network, present)?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
             bridge::route_loopback(&network.bridge)?;
             warnings.extend(opened.warnings.iter().cloned());
@@ -371,7 +372,7 @@ impl Net {
     }
 }
 
-fn present(state: &Arc<Mutex<State>>) -> Present {
+fn present(state: &Arc<Mutex<State>>, group: u32) -> Present {
     let shared = state.clone();
     Arc::new(move || {
         let state = lock(&shared);
@@ -379,6 +380,11 @@ fn present(state: &Arc<Mutex<State>>) -> Present {
             networks: state
                 .networks()
                 .map(|known| known.network.clone())
+                .collect(),
+            foreign_bridges: state
+                .networks()
+                .filter(|known| known.bridge.group != group)
+                .map(|known| known.bridge.name.clone())
                 .collect(),
             endpoints: state.all().cloned().collect(),
         }

@@ -12,7 +12,7 @@ mod expression;
 mod query;
 
 pub use expression::{Expression, MetaKey, Verdict};
-pub use query::{BaseChain, RuleInfo, chains, rules, table_handle};
+pub use query::{ChainInfo, RuleInfo, chains, maps, rules, table_handle};
 
 /// The multicast group of changes to the ruleset (`NFNLGRP_NFTABLES`).
 pub const CHANGES: u32 = 7;
@@ -28,6 +28,7 @@ const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_DELRULE: u16 = 8;
 const NFT_MSG_NEWSET: u16 = 9;
+const NFT_MSG_DELSET: u16 = 11;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 
@@ -235,6 +236,11 @@ impl Batch {
                 put(out, 13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
             }
         });
+    }
+
+    /// With its elements. Fails with `EBUSY` while a rule names it.
+    pub fn delete_map(&mut self, table: Table<'_>, map: &str) {
+        self.push(NFT_MSG_DELSET, 0, table, |out| put_text(out, 2, map));
     }
 
     /// Adds elements of a set that may be there already.

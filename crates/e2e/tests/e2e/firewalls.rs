@@ -125,7 +125,9 @@ fn with_firewall_own_the_missing_rule_is_told() {
         rules.stdout
     );
     assert!(
-        daemon.log().contains("iptables -A FORWARD -i br-"),
+        daemon
+            .log()
+            .contains("iptables -A FORWARD -m devgroup --src-group"),
         "{}",
         daemon.log()
     );

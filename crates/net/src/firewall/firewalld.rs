@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Membership<'a> {
     /// The name of the zone. firewalld allows 17 characters.
     pub instance: &'a str,
-    pub bridge: &'a str,
+    pub bridges: &'a [String],
 }
 
 /// What firewalld has of ours.
@@ -42,80 +42,97 @@ pub struct Membership<'a> {
 struct Observed {
     running: Part,
     permanent: Part,
-    /// The running zone that the bridge is in, if it is not ours.
-    elsewhere: Option<String>,
+    /// The bridges that are in other zones.
+    elsewhere: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Part {
     zone: bool,
-    /// The bridge is in it.
-    bridge: bool,
+    /// The interfaces in it.
+    bridges: Vec<String>,
     policy: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
-    /// With the bridge in it.
-    AddZone,
-    AddBridge,
+    /// With these bridges in it.
+    AddZone(Vec<String>),
+    AddBridge(String),
     AddPolicy,
     Reload,
     /// Only the running configuration lacks the bridge.
-    Bind,
-    Unbind,
+    Bind(String),
+    Unbind(String),
     /// Only from the permanent configuration.
-    RemoveBridge,
+    RemoveBridge(String),
     RemovePolicy,
     RemoveZone,
 }
 
-fn plan(observed: &Observed) -> Vec<Step> {
+/// What is missing so that all `bridges` are in the zone.
+fn plan(observed: &Observed, bridges: &[String]) -> Vec<Step> {
     let Observed {
-        running, permanent, ..
+        running,
+        permanent,
+        elsewhere,
     } = observed;
-    if observed.elsewhere.is_some() {
+    let wanted: Vec<&String> = bridges
+        .iter()
+        .filter(|it| !elsewhere.contains(it))
+        .collect();
+    if wanted.is_empty() {
         return Vec::new();
     }
+    let missing = |part: &Part| {
+        let missing = wanted
+            .iter()
+            .filter(|bridge| !part.bridges.contains(bridge));
+        missing.map(|bridge| (*bridge).clone()).collect::<Vec<_>>()
+    };
     let mut steps = Vec::new();
-    if !permanent.zone {
-        steps.push(Step::AddZone);
-    } else if !permanent.bridge {
-        steps.push(Step::AddBridge);
+    if permanent.zone {
+        steps.extend(missing(permanent).into_iter().map(Step::AddBridge));
+    } else {
+        steps.push(Step::AddZone(missing(permanent)));
     }
     if !permanent.policy {
         steps.push(Step::AddPolicy);
     }
     if !running.zone || !running.policy {
         steps.push(Step::Reload);
-    } else if !running.bridge {
-        steps.push(Step::Bind);
+    } else {
+        steps.extend(missing(running).into_iter().map(Step::Bind));
     }
     steps
 }
 
-fn plan_removal(observed: &Observed) -> Vec<Step> {
+fn plan_removal(observed: &Observed, bridges: &[String]) -> Vec<Step> {
     let Observed {
         running, permanent, ..
     } = observed;
-    let steps = [
-        (running.bridge, Step::Unbind),
+    let bound = bridges.iter().filter(|it| running.bridges.contains(it));
+    let mut steps: Vec<Step> = bound.cloned().map(Step::Unbind).collect();
+    if permanent.policy {
         // It speaks of the zone.
-        (permanent.policy, Step::RemovePolicy),
-        (permanent.zone, Step::RemoveZone),
-    ];
-    let wanted = steps.into_iter().filter(|(there, _)| *there);
-    wanted.map(|(_, step)| step).collect()
+        steps.push(Step::RemovePolicy);
+    }
+    if permanent.zone {
+        steps.push(Step::RemoveZone);
+    }
+    steps
 }
 
-/// What is to be done when one of several bridges goes.
-fn plan_leaving(observed: &Observed) -> Vec<Step> {
-    let steps = [
-        (observed.running.bridge, Step::Unbind),
-        (observed.permanent.bridge, Step::RemoveBridge),
-    ];
-    let wanted = steps.into_iter().filter(|(there, _)| *there);
-    wanted.map(|(_, step)| step).collect()
+/// What is to be done when some of the bridges go.
+fn plan_leaving(observed: &Observed, bridges: &[String]) -> Vec<Step> {
+    let step = |bridge: &String| {
+        let bound = observed.running.bridges.contains(bridge);
+        let permanent = observed.permanent.bridges.contains(bridge);
+        let unbind = bound.then(|| Step::Unbind(bridge.clone()));
+        let remove = permanent.then(|| Step::RemoveBridge(bridge.clone()));
+        unbind.into_iter().chain(remove)
+    };
+    bridges.iter().flat_map(step).collect()
 }
 
 /// Makes what is missing of the zone and the policy. Blocks for some milliseconds, with a reload
@@ -123,7 +140,7 @@ fn plan_leaving(observed: &Observed) -> Vec<Step> {
 pub fn open(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
     let mut client = Client::open(bus, membership)?;
     let observed = client.observe()?;
-    let steps = plan(&observed);
+    let steps = plan(&observed, membership.bridges);
     if steps.contains(&Step::Reload) {
         let zone = membership.instance;
         tracing::info!(zone, "firewalld is reloaded, to let it know our zone");
@@ -131,41 +148,47 @@ pub fn open(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
     steps.into_iter().try_for_each(|step| client.apply(step))
 }
 
-/// Whether the bridge is in a zone, which then is what its user wants.
-pub fn is_bound(bus: &Path, membership: Membership<'_>) -> Result<bool, Error> {
+/// The bridges that are in no zone; one that is in any is where its user wants it.
+pub fn unbound(bus: &Path, membership: Membership<'_>) -> Result<Vec<String>, Error> {
     let observed = Client::open(bus, membership)?.observe()?;
-    Ok(observed.running.bridge || observed.elsewhere.is_some())
+    let is_bound = |bridge: &&String| {
+        observed.running.bridges.contains(bridge) || observed.elsewhere.contains(bridge)
+    };
+    let bridges = membership.bridges.iter();
+    Ok(bridges.filter(|it| !is_bound(it)).cloned().collect())
 }
 
 /// Takes away what is there of the zone and the policy. Goes on past a failure; the first is
 /// returned.
 pub fn close(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
     let mut client = Client::open(bus, membership)?;
-    let steps = plan_removal(&client.observe()?);
-    let results: Vec<_> = steps.into_iter().map(|step| client.apply(step)).collect();
-    results.into_iter().collect()
+    let steps = plan_removal(&client.observe()?, membership.bridges);
+    client.apply_all(steps)
 }
 
-/// Takes one bridge of several out of the zone. Goes on past a failure; the first is returned.
+/// Takes bridges out of the zone, which stays. Goes on past a failure; the first is returned.
 pub fn leave(bus: &Path, membership: Membership<'_>) -> Result<(), Error> {
     let mut client = Client::open(bus, membership)?;
-    let steps = plan_leaving(&client.observe()?);
-    let results: Vec<_> = steps.into_iter().map(|step| client.apply(step)).collect();
-    results.into_iter().collect()
+    let steps = plan_leaving(&client.observe()?, membership.bridges);
+    client.apply_all(steps)
 }
 
 /// What the user may do instead.
-pub fn advice(bridge: &str) -> String {
+pub fn advice(bridges: &[String]) -> String {
+    let commands: Vec<String> = bridges
+        .iter()
+        .map(|it| format!("firewall-cmd --permanent --zone=trusted --add-interface={it}"))
+        .collect();
     format!(
         "firewalld may reject the containers' traffic. To let it pass: \
-         firewall-cmd --permanent --zone=trusted --add-interface={bridge}; firewall-cmd --reload"
+         {}; firewall-cmd --reload",
+        commands.join("; ")
     )
 }
 
 struct Client<'a> {
     connection: Connection,
-    zone: &'a str,
-    bridge: &'a str,
+    membership: Membership<'a>,
     policy: String,
 }
 
@@ -173,66 +196,79 @@ impl<'a> Client<'a> {
     fn open(bus: &Path, membership: Membership<'a>) -> Result<Client<'a>, Error> {
         Ok(Client {
             connection: Connection::open(bus, PATIENCE)?,
-            zone: membership.instance,
-            bridge: membership.bridge,
+            membership,
             policy: format!("{}-fwd", membership.instance),
         })
     }
 
+    /// Asks the same number of questions for any number of bridges.
     fn observe(&mut self) -> Result<Observed, Error> {
-        let (zone, policy) = (self.zone, self.policy.clone());
-        let bound = self.running(".zone", "getZoneOfInterface", &[Value::text(self.bridge)])?;
-        let bound = bound.first().and_then(Value::as_text).unwrap_or_default();
-        let elsewhere = Some(bound).filter(|name| !name.is_empty() && *name != zone);
-        let running = Part {
-            zone: lists(&self.running(".zone", "getZones", &[])?, zone),
-            bridge: bound == zone,
-            policy: lists(&self.running(".policy", "getPolicies", &[])?, &policy),
+        let (zone, policy) = (self.membership.instance, self.policy.clone());
+        let mut observed = Observed {
+            running: Part {
+                zone: lists(&self.running(".zone", "getZones", &[])?, zone),
+                bridges: Vec::new(),
+                policy: lists(&self.running(".policy", "getPolicies", &[])?, &policy),
+            },
+            permanent: Part {
+                zone: lists(&self.permanent("getZoneNames", &[])?, zone),
+                bridges: Vec::new(),
+                policy: lists(&self.permanent("getPolicyNames", &[])?, &policy),
+            },
+            elsewhere: Vec::new(),
         };
-        let mut permanent = Part {
-            zone: lists(&self.permanent("getZoneNames", &[])?, zone),
-            bridge: false,
-            policy: lists(&self.permanent("getPolicyNames", &[])?, &policy),
-        };
-        if permanent.zone {
-            let asked = self.of_zone("queryInterface", &[Value::text(self.bridge)])?;
-            permanent.bridge = asked == [Value::Bool(true)];
+        for (name, interfaces) in interfaces(&self.running(".zone", "getActiveZones", &[])?) {
+            if name == zone {
+                observed.running.bridges = interfaces;
+            } else {
+                observed.elsewhere.extend(interfaces);
+            }
         }
-        Ok(Observed {
-            running,
-            permanent,
-            elsewhere: elsewhere.map(str::to_owned),
-        })
+        if observed.permanent.zone {
+            let answer = self.of_zone("getInterfaces", &[])?;
+            observed.permanent.bridges = answer.first().map(texts).unwrap_or_default();
+        }
+        Ok(observed)
+    }
+
+    fn apply_all(&mut self, steps: Vec<Step>) -> Result<(), Error> {
+        let results: Vec<_> = steps.into_iter().map(|step| self.apply(step)).collect();
+        results.into_iter().collect()
     }
 
     fn apply(&mut self, step: Step) -> Result<(), Error> {
-        let (zone, bridge) = (Value::text(self.zone), Value::text(self.bridge));
+        let zone = Value::text(self.membership.instance);
         let policy = Value::text(&self.policy);
         match step {
-            Step::AddZone => {
+            Step::AddZone(bridges) => {
+                let bridges: Vec<&str> = bridges.iter().map(String::as_str).collect();
                 let settings = Value::properties(&[
                     ("short", zone.clone()),
                     ("description", Value::text("Bridges of containers")),
                     ("target", Value::text("ACCEPT")),
-                    ("interfaces", Value::texts(&[self.bridge])),
+                    ("interfaces", Value::texts(&bridges)),
                 ]);
                 self.permanent("addZone2", &[zone, settings])
             }
-            Step::AddBridge => self.of_zone("addInterface", &[bridge]),
+            Step::AddBridge(bridge) => self.of_zone("addInterface", &[Value::Text(bridge)]),
             Step::AddPolicy => {
                 let settings = Value::properties(&[
                     ("short", policy.clone()),
                     ("description", Value::text("Forwarding to containers")),
                     ("target", Value::text("ACCEPT")),
                     ("ingress_zones", Value::texts(&["ANY"])),
-                    ("egress_zones", Value::texts(&[self.zone])),
+                    ("egress_zones", Value::texts(&[self.membership.instance])),
                 ]);
                 self.permanent("addPolicy", &[policy, settings])
             }
             Step::Reload => self.running("", "reload", &[]),
-            Step::Bind => self.running(".zone", "addInterface", &[zone, bridge]),
-            Step::Unbind => self.running(".zone", "removeInterface", &[zone, bridge]),
-            Step::RemoveBridge => self.of_zone("removeInterface", &[bridge]),
+            Step::Bind(bridge) => {
+                self.running(".zone", "addInterface", &[zone, Value::Text(bridge)])
+            }
+            Step::Unbind(bridge) => {
+                self.running(".zone", "removeInterface", &[zone, Value::Text(bridge)])
+            }
+            Step::RemoveBridge(bridge) => self.of_zone("removeInterface", &[Value::Text(bridge)]),
             Step::RemovePolicy => {
                 let path = self.permanent("getPolicyByName", &[policy])?;
                 self.of_object(&path, ".config.policy", "remove", &[])
@@ -259,7 +295,7 @@ impl<'a> Client<'a> {
 
     /// Asks our zone of the permanent configuration.
     fn of_zone(&mut self, name: &str, arguments: &[Value]) -> Result<Vec<Value>, Error> {
-        let path = self.permanent("getZoneByName", &[Value::text(self.zone)])?;
+        let path = self.permanent("getZoneByName", &[Value::text(self.membership.instance)])?;
         self.of_object(&path, ".config.zone", name, arguments)
     }
 
@@ -297,62 +333,115 @@ fn lists(answer: &[Value], name: &str) -> bool {
     items.iter().any(|item| item.as_text() == Some(name))
 }
 
+fn texts(array: &Value) -> Vec<String> {
+    let items = array.as_items().unwrap_or_default();
+    let text = |item: &Value| item.as_text().map(str::to_owned);
+    items.iter().filter_map(text).collect()
+}
+
+/// From the answer of `getActiveZones`: each zone with its interfaces.
+fn interfaces(answer: &[Value]) -> Vec<(String, Vec<String>)> {
+    let entries = |value: &Value| {
+        let items = value.as_items().unwrap_or_default().iter();
+        let pair = |item: &Value| match item {
+            Value::Entry(entry) => Some((entry.0.as_text()?.to_owned(), entry.1.clone())),
+            _ => None,
+        };
+        items.filter_map(pair).collect::<Vec<_>>()
+    };
+    let zones = answer.first().map(entries).unwrap_or_default();
+    let of_zone = |(zone, kinds): (String, Value)| {
+        let bound = entries(&kinds);
+        let bound = bound.iter().find(|(kind, _)| kind == "interfaces");
+        (
+            zone,
+            bound.map(|(_, names)| texts(names)).unwrap_or_default(),
+        )
+    };
+    zones.into_iter().map(of_zone).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: Part = Part {
-        zone: true,
-        bridge: true,
-        policy: true,
-    };
-    const NAME_ONLY: Part = Part {
-        bridge: false,
-        ..ALL
-    };
-    const NOTHING: Part = Part {
-        zone: false,
-        bridge: false,
-        policy: false,
-    };
+    const BRIDGES: [&str; 2] = ["br0", "br1"];
+
+    fn part(zone: bool, bridges: &[&str], policy: bool) -> Part {
+        Part {
+            zone,
+            bridges: names(bridges),
+            policy,
+        }
+    }
+
+    fn names(bridges: &[&str]) -> Vec<String> {
+        bridges.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn all() -> Part {
+        part(true, &BRIDGES, true)
+    }
 
     fn check(running: Part, permanent: Part, expect: &[Step], removal: &[Step]) {
         let observed = Observed {
             running,
             permanent,
-            elsewhere: None,
+            elsewhere: Vec::new(),
         };
-        assert_eq!(plan(&observed), expect, "{observed:?}");
-        assert_eq!(plan_removal(&observed), removal, "{observed:?}");
+        let bridges = names(&BRIDGES);
+        assert_eq!(plan(&observed, &bridges), expect, "{observed:?}");
+        assert_eq!(plan_removal(&observed, &bridges), removal, "{observed:?}");
     }
 
     #[test]
     fn what_is_missing_is_made_and_what_is_there_is_removed() {
         use Step::*;
-        check(NOTHING, NOTHING, &[AddZone, AddPolicy, Reload], &[]);
-        check(ALL, ALL, &[], &[Unbind, RemovePolicy, RemoveZone]);
+        let nothing = Part::default;
+        let add_zone = || AddZone(names(&BRIDGES));
+        let each = |step: fn(String) -> Step| BRIDGES.map(|bridge| step(bridge.to_owned()));
+        let [bind0, bind1] = each(Bind);
+        let [unbind0, unbind1] = each(Unbind);
+        let [add0, add1] = each(AddBridge);
+        check(nothing(), nothing(), &[add_zone(), AddPolicy, Reload], &[]);
+        let removal = [unbind0, unbind1, RemovePolicy, RemoveZone];
+        check(all(), all(), &[], &removal);
         // After an end, and before the next reload.
-        check(NAME_ONLY, NOTHING, &[AddZone, AddPolicy, Bind], &[]);
+        let name_only = part(true, &[], true);
+        let steps = [add_zone(), AddPolicy, bind0, bind1.clone()];
+        check(name_only, nothing(), &steps, &[]);
         // A daemon that was killed in between.
-        check(NOTHING, ALL, &[Reload], &[RemovePolicy, RemoveZone]);
-        let bare = Part {
-            policy: false,
-            ..NAME_ONLY
-        };
-        check(
-            NOTHING,
-            bare,
-            &[AddBridge, AddPolicy, Reload],
-            &[RemoveZone],
-        );
+        check(nothing(), all(), &[Reload], &[RemovePolicy, RemoveZone]);
+        let bare = part(true, &[], false);
+        let steps = [add0, add1.clone(), AddPolicy, Reload];
+        check(nothing(), bare, &steps, &[RemoveZone]);
+        // A network is added.
+        let one = || part(true, &["br0"], true);
+        let [unbind0, _] = each(Unbind);
+        let removal = [unbind0, RemovePolicy, RemoveZone];
+        check(one(), one(), &[add1, bind1], &removal);
     }
 
     #[test]
     fn a_bridge_in_a_zone_of_its_user_is_left_alone() {
         let observed = Observed {
-            elsewhere: Some("internal".to_owned()),
+            elsewhere: names(&["br0"]),
             ..Observed::default()
         };
-        assert_eq!(plan(&observed), []);
+        assert_eq!(plan(&observed, &names(&["br0"])), []);
+        let steps = plan(&observed, &names(&BRIDGES));
+        assert_eq!(steps[0], Step::AddZone(names(&["br1"])));
+    }
+
+    #[test]
+    fn only_the_bridges_that_go_leave_the_zone() {
+        let observed = Observed {
+            running: all(),
+            permanent: all(),
+            elsewhere: Vec::new(),
+        };
+        let bridge = || "br1".to_owned();
+        let expect = [Step::Unbind(bridge()), Step::RemoveBridge(bridge())];
+        assert_eq!(plan_leaving(&observed, &[bridge()]), expect);
     }
 }

@@ -8,9 +8,9 @@
 use std::process::{Command, Stdio};
 
 use berth_sys::netlink::{Error, Socket};
-use berth_sys::nft::{self, BaseChain, Batch, Chain, Expression, Family, Rule, Table, Verdict};
+use berth_sys::nft::{self, Batch, Chain, ChainInfo, Expression, Family, Rule, Table, Verdict};
 
-use super::{input, output, verdict};
+use super::parts::{input, output, verdict};
 
 /// iptables' and ip6tables' own names.
 const IPTABLES: [Table<'static>; 2] = [
@@ -35,16 +35,28 @@ const LEGACY_PROGRAM: &str = "iptables-legacy";
 #[derive(Debug, Clone, Copy)]
 pub struct Passage<'a> {
     pub instance: &'a str,
+    /// The link group of the bridges that the instance made.
+    pub group: u32,
+    /// All bridges.
     pub bridges: &'a [String],
+    /// Those of them that are not in the group.
+    pub beside: &'a [String],
     /// One of them has IPv6.
     pub v6: bool,
+}
+
+/// Interfaces that one pair of rules is for.
+#[derive(Debug, Clone, Copy)]
+enum Side<'a> {
+    Group(u32),
+    Bridge(&'a str),
 }
 
 /// Lets the bridges' traffic pass where iptables is in use, if `insert` is set. Returns what is
 /// still missing, each with the command that remedies it.
 pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<Vec<String>, Error> {
     let mut warnings = Vec::new();
-    let forwards = |chain: &&BaseChain| chain.hook == HOOK_FORWARD;
+    let forwards = |chain: &&ChainInfo| chain.hook == Some(HOOK_FORWARD);
     for table in IPTABLES.into_iter().take(if passage.v6 { 2 } else { 1 }) {
         for chain in nft::chains(socket, table.family)?.iter().filter(forwards) {
             let is_iptables = chain.table == FILTER && chain.name == FORWARD;
@@ -105,14 +117,39 @@ fn remove_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> R
     batch.commit(socket)
 }
 
+/// By the link group, so that neither a packet nor a new network pays for the number of bridges;
+/// where the kernel has no match for that, by the bridges' names.
 fn insert_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> Result<(), Error> {
-    let name = passage.chain();
+    let chain = passage.chain();
     let rules = nft::rules(socket, table.family, table.name, FORWARD)?;
     let jumps = rules.iter().any(|rule| passage.owns(rule));
-    let there = nft::rules(socket, table.family, table.name, &name)?.len();
-    if jumps && there == 2 * passage.bridges.len() {
+    let there = nft::rules(socket, table.family, table.name, &chain)?;
+    let there: Vec<_> = there.into_iter().filter_map(|rule| rule.comment).collect();
+    let ways = [passage.by_group(), passage.by_name()];
+    let planned = ways.map(|sides| sides.into_iter().flat_map(Side::rules).collect::<Vec<_>>());
+    let is_there =
+        |rules: &Vec<(String, Vec<Expression>)>| rules.iter().map(|rule| &rule.0).eq(&there);
+    if jumps && planned.iter().any(is_there) {
         return Ok(());
     }
+    let mut result = Ok(());
+    for rules in planned {
+        result = fill_chain(socket, table, passage, rules, !jumps);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn fill_chain(
+    socket: &mut Socket,
+    table: Table<'_>,
+    passage: Passage<'_>,
+    rules: Vec<(String, Vec<Expression>)>,
+    with_jump: bool,
+) -> Result<(), Error> {
+    let name = passage.chain();
     let mut batch = Batch::new();
     batch.add_chain(
         table,
@@ -122,42 +159,79 @@ fn insert_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> R
         },
     );
     batch.flush_chain(table, &name);
-    let counter = || vec![Expression::Counter];
-    let sides = |bridge: &String| [input(bridge), output(bridge)];
-    for interface in passage.bridges.iter().flat_map(sides) {
-        let expressions = [interface, counter(), verdict(Verdict::Accept)].concat();
-        batch.add_rule(
-            table,
-            &Rule {
-                chain: name.clone(),
-                expressions,
-                comment: None,
-            },
-        );
+    let mut add = |chain: &str, comment, condition: Vec<Expression>, then| {
+        let expressions = [condition, vec![Expression::Counter], verdict(then)].concat();
+        let rule = Rule {
+            chain: chain.to_owned(),
+            expressions,
+            comment: Some(comment),
+        };
+        batch.add_rule(table, &rule);
+    };
+    for (comment, condition) in rules {
+        add(&name, comment, condition, Verdict::Accept);
     }
-    if !jumps {
-        let expressions = [counter(), verdict(Verdict::Jump(name))].concat();
-        let comment = Some(passage.comment());
-        batch.add_rule(
-            table,
-            &Rule {
-                chain: FORWARD.to_owned(),
-                expressions,
-                comment,
-            },
-        );
+    if with_jump {
+        let jump = Verdict::Jump(name.clone());
+        add(FORWARD, passage.comment(), Vec::new(), jump);
     }
     batch.commit(socket)
 }
 
-impl<'a> Passage<'a> {
-    /// Each bridge as what packets come in by and go out by, as iptables' options.
-    fn sides(&self) -> impl Iterator<Item = [&'a str; 2]> + use<'a> {
-        let both = |bridge: &'a String| [["-i", bridge.as_str()], ["-o", bridge.as_str()]];
-        self.bridges.iter().flat_map(both)
+impl<'a> Side<'a> {
+    /// What comes in from it and what goes out to it, each with a comment that says so.
+    fn rules(self) -> [(String, Vec<Expression>); 2] {
+        match self {
+            Side::Group(group) => [
+                (
+                    "from containers".to_owned(),
+                    vec![Expression::InputGroup(group)],
+                ),
+                (
+                    "to containers".to_owned(),
+                    vec![Expression::OutputGroup(group)],
+                ),
+            ],
+            Side::Bridge(bridge) => [
+                (format!("from {bridge}"), input(bridge)),
+                (format!("to {bridge}"), output(bridge)),
+            ],
+        }
     }
 
-    /// iptables allows 28 characters.
+    /// The same as iptables' options.
+    fn options(self) -> [Vec<String>; 2] {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        match self {
+            Side::Group(group) => ["--src-group", "--dst-group"]
+                .map(|side| words(&["-m", "devgroup", side, &format!("{group:#x}")])),
+            Side::Bridge(bridge) => ["-i", "-o"].map(|side| words(&[side, bridge])),
+        }
+    }
+
+    /// The same as nft's words.
+    fn words(self) -> [String; 2] {
+        match self {
+            Side::Group(group) => ["iifgroup", "oifgroup"].map(|side| format!("{side} {group:#x}")),
+            Side::Bridge(bridge) => ["iifname", "oifname"].map(|side| format!("{side} {bridge}")),
+        }
+    }
+}
+
+impl<'a> Passage<'a> {
+    fn by_group(&self) -> Vec<Side<'a>> {
+        let beside = self.beside.iter().map(|bridge| Side::Bridge(bridge));
+        [Side::Group(self.group)]
+            .into_iter()
+            .chain(beside)
+            .collect()
+    }
+
+    fn by_name(&self) -> Vec<Side<'a>> {
+        let bridges = self.bridges.iter();
+        bridges.map(|bridge| Side::Bridge(bridge)).collect()
+    }
+
     fn chain(&self) -> String {
         let mut name = self.instance.to_ascii_uppercase();
         name.truncate(19);
@@ -172,33 +246,27 @@ impl<'a> Passage<'a> {
         rule.comment.as_deref() == Some(self.comment().as_str())
     }
 
-    /// For each bridge what `say` makes of its name.
-    fn each(&self, say: impl Fn(&str) -> String) -> String {
-        let said: Vec<String> = self.bridges.iter().map(|bridge| say(bridge)).collect();
-        said.join("; ")
-    }
-
     fn advice(&self, program: &str) -> String {
-        let rules = self.each(|bridge| {
-            format!(
-                "{program} -A FORWARD -i {bridge} -j ACCEPT; \
-                 {program} -A FORWARD -o {bridge} -j ACCEPT"
-            )
-        });
-        format!("{program} may drop the containers' traffic. To let it pass: {rules}")
+        let sides = self.by_group().into_iter().flat_map(Side::options);
+        let rule =
+            |options: Vec<String>| format!("{program} -A FORWARD {} -j ACCEPT", options.join(" "));
+        let rules: Vec<String> = sides.map(rule).collect();
+        format!(
+            "{program} may drop the containers' traffic. To let it pass: {}",
+            rules.join("; ")
+        )
     }
 
-    fn nft_advice(&self, chain: &BaseChain) -> String {
+    fn nft_advice(&self, chain: &ChainInfo) -> String {
         let (table, name) = (&chain.table, &chain.name);
-        let rules = self.each(|bridge| {
-            format!(
-                "nft add rule TABLE {name} iifname {bridge} accept; \
-                 nft add rule TABLE {name} oifname {bridge} accept"
-            )
-        });
+        let sides = self.by_group().into_iter().flat_map(Side::words);
+        let rules: Vec<String> = sides
+            .map(|words| format!("nft add rule TABLE {name} {words} accept"))
+            .collect();
         format!(
             "nftables chain {name} of table {table} drops forwarded packets by default. To let the \
-             containers' pass: {rules} (TABLE: family and name of {table})"
+             containers' pass: {} (TABLE: family and name of {table})",
+            rules.join("; ")
         )
     }
 }
@@ -210,9 +278,13 @@ fn legacy_is_used() -> bool {
 
 fn legacy_passes(passage: Passage<'_>) -> bool {
     let chain = passage.chain();
-    let passes =
-        |[side, bridge]: [&str; 2]| legacy(&["-C", &chain, side, bridge, "-j", "ACCEPT"], &[]);
-    legacy_jumps(passage) && passage.sides().all(passes)
+    let there = legacy_output(&["-S", &chain], &[]).unwrap_or_default();
+    let there = there.lines().filter(|line| line.starts_with("-A")).count();
+    let passes = |sides: Vec<Side<'_>>| {
+        let mut options = sides.iter().copied().flat_map(Side::options);
+        there == 2 * sides.len() && options.all(|it| legacy(&["-C", &chain], &accept(it)))
+    };
+    legacy_jumps(passage) && (passes(passage.by_group()) || passes(passage.by_name()))
 }
 
 fn legacy_jumps(passage: Passage<'_>) -> bool {
@@ -223,11 +295,18 @@ fn legacy_insert(passage: Passage<'_>) -> bool {
     let chain = passage.chain();
     // Left over, or absent: both are fine.
     let _ = legacy(&["-N", &chain], &[]);
-    let accept =
-        |[side, bridge]: [&str; 2]| legacy(&["-A", &chain, side, bridge, "-j", "ACCEPT"], &[]);
-    legacy(&["-F", &chain], &[])
-        && passage.sides().all(accept)
+    let fill = |sides: Vec<Side<'_>>| {
+        let mut options = sides.into_iter().flat_map(Side::options);
+        legacy(&["-F", &chain], &[])
+            && options.all(|options| legacy(&["-A", &chain], &accept(options)))
+    };
+    (fill(passage.by_group()) || fill(passage.by_name()))
         && (legacy_jumps(passage) || legacy(&["-A", FORWARD], &jump(passage)))
+}
+
+fn accept(mut options: Vec<String>) -> Vec<String> {
+    options.extend(["-j", "ACCEPT"].map(str::to_owned));
+    options
 }
 
 fn legacy_remove(passage: Passage<'_>) {
@@ -254,12 +333,16 @@ fn jump(passage: Passage<'_>) -> Vec<String> {
 }
 
 fn legacy(first: &[&str], rest: &[String]) -> bool {
+    legacy_output(first, rest).is_some()
+}
+
+/// What the program prints; `None` if it fails.
+fn legacy_output(first: &[&str], rest: &[String]) -> Option<String> {
     const WAIT_SECONDS: &str = "-w5";
     let mut command = Command::new(LEGACY_PROGRAM);
     command.arg(WAIT_SECONDS).args(first).args(rest);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().ok()?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(printed)
 }

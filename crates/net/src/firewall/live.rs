@@ -19,7 +19,7 @@ use rustix::event::PollFlags;
 use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
 use super::{Contents, Fill, Inputs, Ruleset};
-use crate::bridge::failed;
+use crate::bridge::{self, failed};
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
 use crate::error::Error;
@@ -54,6 +54,12 @@ struct Kept {
     present: Present,
 }
 
+/// In the order of their names.
+struct Bridges {
+    all: Vec<String>,
+    foreign: Vec<String>,
+}
+
 impl Live {
     /// Makes the table, the jump in iptables' FORWARD and the zone of firewalld, for `network`,
     /// the only one that is known yet. `present` is asked for what there is whenever the table
@@ -70,15 +76,6 @@ impl Live {
         super::apply(&mut socket, &v4, Fill::Beside(network))
             .map_err(failed("make the nftables table", instance))?;
         let insert = config.firewall == Firewall::Auto;
-        let bridges = [network.bridge.clone()];
-        let passage = Passage {
-            instance,
-            bridges: &bridges,
-            v6: false,
-        };
-        let mut warnings = foreign::open(&mut socket, passage, insert)
-            .map_err(failed("let pass in the host's firewall", &network.bridge))?;
-        warnings.extend(foreign::open_legacy(passage, insert));
         let table = Arc::new(Kept {
             socket: Mutex::new(socket),
             instance: instance.to_owned(),
@@ -88,6 +85,9 @@ impl Live {
             firewalld: Mutex::new(None),
             present,
         });
+        let bridges = table.bridges();
+        let mut warnings = table.ask_foreign(&bridges)?;
+        warnings.extend(foreign::open_legacy(table.passage(&bridges), insert));
         warnings.extend(table.ask_firewalld(&bridges)?);
         let watch = watch(table.clone()).map_err(|source| Error::Netlink {
             what: "watch the host's nftables".to_owned(),
@@ -152,7 +152,7 @@ impl Live {
             .change(|socket, ruleset| super::remove_network(socket, ruleset, network));
         let left = self
             .table
-            .leave_firewalld(&network.bridge, firewalld::leave);
+            .leave_firewalld(std::slice::from_ref(&network.bridge), firewalld::leave);
         removed.and(self.table.tell_others()).and(left)
     }
 
@@ -211,11 +211,8 @@ impl Live {
         let table = super::remove(&mut socket, Family::Ip, instance)
             .map_err(failed("remove the nftables table", instance));
         drop(socket);
-        let mut result = jump.and(table);
-        for bridge in &bridges {
-            result = result.and(self.table.leave_firewalld(bridge, firewalld::close));
-        }
-        result
+        let left = self.table.leave_firewalld(&bridges.all, firewalld::close);
+        jump.and(table).and(left)
     }
 }
 
@@ -226,12 +223,16 @@ impl Kept {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// In the order of their names.
-    fn bridges(&self) -> Vec<String> {
-        let present = (self.present)().networks;
-        let mut names: Vec<String> = present.into_iter().map(|it| it.bridge).collect();
-        names.sort();
-        names
+    fn bridges(&self) -> Bridges {
+        let present = (self.present)();
+        let all = present.networks.into_iter().map(|it| it.bridge);
+        let mut bridges = Bridges {
+            all: all.collect(),
+            foreign: present.foreign_bridges,
+        };
+        bridges.all.sort();
+        bridges.foreign.sort();
+        bridges
     }
 
     fn lock_rulesets(&self) -> MutexGuard<'_, Vec<Arc<Ruleset>>> {
@@ -271,10 +272,12 @@ impl Kept {
             .map_err(failed("make anew the nftables table", &self.instance))
     }
 
-    fn passage<'a>(&'a self, bridges: &'a [String]) -> Passage<'a> {
+    fn passage<'a>(&'a self, bridges: &'a Bridges) -> Passage<'a> {
         Passage {
             instance: &self.instance,
-            bridges,
+            group: bridge::group(&self.instance),
+            bridges: &bridges.all,
+            beside: &bridges.foreign,
             v6: self.has_v6(),
         }
     }
@@ -285,7 +288,7 @@ impl Kept {
             return Ok(());
         }
         let bridges = self.bridges();
-        self.jump(&bridges)?;
+        self.ask_foreign(&bridges)?;
         let legacy = foreign::open_legacy(self.passage(&bridges), true);
         *self.firewalld.lock().unwrap_or_else(|e| e.into_inner()) = None;
         for warning in legacy.into_iter().chain(self.ask_firewalld(&bridges)?) {
@@ -294,16 +297,16 @@ impl Kept {
         Ok(())
     }
 
-    fn jump(&self, bridges: &[String]) -> Result<(), Error> {
-        foreign::open(&mut self.lock(), self.passage(bridges), true)
-            .map(drop)
+    /// Returns what the user should know.
+    fn ask_foreign(&self, bridges: &Bridges) -> Result<Vec<String>, Error> {
+        foreign::open(&mut self.lock(), self.passage(bridges), self.insert)
             .map_err(failed("let pass in the host's firewall", &self.instance))
     }
 
-    fn membership<'a>(&'a self, bridge: &'a str) -> Membership<'a> {
+    fn membership<'a>(&'a self, bridges: &'a [String]) -> Membership<'a> {
         Membership {
             instance: &self.instance,
-            bridge,
+            bridges,
         }
     }
 
@@ -314,42 +317,41 @@ impl Kept {
 
     /// Has firewalld let the bridges' traffic pass, if it runs here and has not been asked since
     /// it made its table. Returns what the user should know.
-    fn ask_firewalld(&self, bridges: &[String]) -> Result<Vec<String>, Error> {
+    fn ask_firewalld(&self, bridges: &Bridges) -> Result<Vec<String>, Error> {
         let mut asked = self.firewalld.lock().unwrap_or_else(|e| e.into_inner());
         let table = self.firewalld_table()?;
         if table.is_none() || *asked == table {
             *asked = table;
             return Ok(Vec::new());
         }
-        let mut warnings = Vec::new();
-        for bridge in bridges {
-            let membership = self.membership(bridge);
-            let passes = if self.insert {
-                firewalld::open(&self.system_bus, membership).map(|()| true)
-            } else {
-                firewalld::is_bound(&self.system_bus, membership)
-            };
-            let advice = || firewalld::advice(bridge);
-            match passes {
-                Ok(true) => {}
-                Ok(false) => warnings.push(advice()),
-                Err(error) => warnings.push(format!("{} ({})", advice(), Chain(&error))),
+        let membership = self.membership(&bridges.all);
+        let unbound = if self.insert {
+            firewalld::open(&self.system_bus, membership).map(|()| Vec::new())
+        } else {
+            firewalld::unbound(&self.system_bus, membership)
+        };
+        let warning = match unbound {
+            Ok(unbound) if unbound.is_empty() => None,
+            Ok(unbound) => Some(firewalld::advice(&unbound)),
+            Err(error) => {
+                let advice = firewalld::advice(&bridges.all);
+                Some(format!("{advice} ({})", Chain(&error)))
             }
-        }
+        };
         // It may have been reloaded just now.
         *asked = self.firewalld_table()?;
-        Ok(warnings)
+        Ok(warning.into_iter().collect())
     }
 
     fn leave_firewalld(
         &self,
-        bridge: &str,
+        bridges: &[String],
         leave: impl FnOnce(&std::path::Path, Membership<'_>) -> Result<(), berth_sys::dbus::Error>,
     ) -> Result<(), Error> {
         if !self.insert || self.firewalld_table()?.is_none() {
             return Ok(());
         }
-        let left = leave(&self.system_bus, self.membership(bridge));
+        let left = leave(&self.system_bus, self.membership(bridges));
         left.map_err(|source| Error::Firewalld {
             what: "take the zone away",
             source,
@@ -360,7 +362,7 @@ impl Kept {
         self.repair_tables()?;
         let bridges = self.bridges();
         if self.insert {
-            self.jump(&bridges)?;
+            self.ask_foreign(&bridges)?;
         }
         for warning in self.ask_firewalld(&bridges)? {
             tracing::warn!("{warning}");

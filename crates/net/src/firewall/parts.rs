@@ -49,6 +49,14 @@ pub fn output_among(set: &str) -> Vec<Expression> {
     vec![load(MetaKey::OutputName, FIRST), in_set(set)]
 }
 
+pub fn output_beyond(set: &str) -> Vec<Expression> {
+    let set = set.to_owned();
+    vec![
+        load(MetaKey::OutputName, FIRST),
+        Expression::NotAmong { set },
+    ]
+}
+
 /// Where it came in and where it goes out, as a pair.
 pub fn among(set: &str) -> Vec<Expression> {
     vec![

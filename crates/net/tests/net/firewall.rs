@@ -1,9 +1,10 @@
 //! With the firewalls of others in force.
 
-use berth_net::{DEFAULT_NETWORK, Firewall, Protocol};
+use berth_net::{DEFAULT_NETWORK, Firewall, NetworkRequest, Protocol, SubnetRequest};
 
 use crate::machine::{
-    MACHINE, REMOTE, ask_tcp, connect, no_tcp, port, run, serve_tcp, tcp, with_machine,
+    MACHINE, REMOTE, ask_tcp, connect, connect_to, eventually, no_tcp, port, run, serve_tcp, tcp,
+    with_machine,
 };
 
 #[test]
@@ -29,13 +30,24 @@ fn check(program: &'static str) {
         config.firewall = Firewall::Own;
         let net = machine.open(config);
         let warnings = net.warnings();
-        assert!(
-            warnings
-                .iter()
-                .any(|text| text.contains("-A FORWARD -i foreign0 -j ACCEPT"))
-        );
+        let advice = |side| {
+            let text = warnings.iter().find_map(|text| text.split_once(": "));
+            let mut rules = text.expect("advice").1.split("; ");
+            rules
+                .find(|rule| rule.contains(side))
+                .expect("a rule")
+                .to_owned()
+        };
         let blocked = connect(&net, "blocked", &[]);
         no_tcp(Some(&blocked.netns), REMOTE, 80);
+        assert_eq!(rules(), before);
+        for side in ["--src-group", "--dst-group"] {
+            run(&advice(side));
+        }
+        assert!(ask_tcp(Some(&blocked.netns), REMOTE, 80).is_some());
+        for side in ["--src-group", "--dst-group"] {
+            run(&advice(side).replace(" -A ", " -D "));
+        }
         assert_eq!(rules(), before);
         drop(net);
 
@@ -111,5 +123,174 @@ fn a_host_that_did_not_route_does_not_begin_to() {
         assert!(!guarded());
         net.close().expect("close");
         assert_eq!(run("cat /proc/sys/net/ipv4/ip_forward"), "1\n");
+    });
+}
+
+/// The rules of one chain of iptables.
+fn chain(program: &str, name: &str) -> String {
+    run(&format!("{program} -S {name} | grep -v '^-N'"))
+}
+
+#[test]
+fn a_foreign_firewall_has_two_rules_for_all_networks() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        with_machine(move |machine| {
+            run(&format!("{program} -P FORWARD DROP"));
+            serve_tcp(&machine.remote, 80, "remote");
+            // A bridge of the administrator's is not in our group.
+            run("ip link add admins type bridge; ip link set admins up");
+            let net = machine.open(machine.config("groups"));
+            let request = |n: u8| NetworkRequest::new(&format!("{n:012x}"));
+            net.create_network(request(1)).expect("a network");
+            let with_one = chain(program, "GROUPS-FORWARD");
+            assert_eq!(with_one.lines().count(), 2, "{with_one}");
+            net.create_network(request(2)).expect("a network");
+            assert_eq!(chain(program, "GROUPS-FORWARD"), with_one);
+            let named = NetworkRequest {
+                bridge: Some("admins".to_owned()),
+                ..request(3)
+            };
+            net.create_network(named).expect("a network");
+            let with_admins = chain(program, "GROUPS-FORWARD");
+            assert_eq!(with_admins.lines().count(), 4, "{with_admins}");
+            for (n, id) in ["000000000002", "000000000003"].into_iter().enumerate() {
+                let port = 8110 + u16::try_from(n).expect("small");
+                let web = connect_to(&net, id, &format!("web{n}"), &[tcp(port, 80)]);
+                serve_tcp(&web.netns, 80, "web");
+                assert!(ask_tcp(Some(&web.netns), REMOTE, 80).is_some(), "{id}");
+                assert!(ask_tcp(Some(&machine.remote), MACHINE, port).is_some());
+                net.disconnect(&web.id, id).expect("disconnect");
+            }
+            net.remove_network("000000000003").expect("remove");
+            assert_eq!(chain(program, "GROUPS-FORWARD"), with_one);
+        });
+    }
+}
+
+#[test]
+fn the_administrators_rules_come_first_and_stay() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("ours"));
+        net.create_network(NetworkRequest::new("app")).expect("app");
+        let (web, app) = (
+            connect(&net, "web", &[tcp(8120, 80)]),
+            connect_to(&net, "app", "app", &[tcp(8121, 80)]),
+        );
+        serve_tcp(&web.netns, 80, "web");
+        serve_tcp(&app.netns, 80, "app");
+        serve_tcp(&machine.remote, 80, "remote");
+        let user = || run("nft list chain ip ours user");
+        let reached = |port| ask_tcp(Some(&machine.remote), MACHINE, port).is_some();
+
+        // One source only, as docker's users write it.
+        run(&format!(
+            "nft add rule ip ours user iifname cable0 ip saddr != {REMOTE} drop"
+        ));
+        assert!(reached(8120) && reached(8121));
+        run("nft flush chain ip ours user");
+        run("nft add rule ip ours user iifname cable0 ip saddr 203.0.113.0/24 return");
+        run(
+            "nft add rule ip ours user iifname cable0 meta l4proto tcp ct original proto-dst 8120 drop",
+        );
+        no_tcp(Some(&machine.remote), MACHINE, 8120);
+        assert!(reached(8121));
+        // What leaves is asked about as well.
+        run("nft add rule ip ours user oifname cable0 ip daddr 198.51.100.2 tcp dport 80 drop");
+        no_tcp(Some(&app.netns), REMOTE, 80);
+        // What they accept is accepted, also what we would drop.
+        no_tcp(Some(&machine.remote), web.ipv4(), 80);
+        run("nft insert rule ip ours user ip saddr 198.51.100.2 tcp dport 80 accept");
+        assert!(ask_tcp(Some(&machine.remote), web.ipv4(), 80).is_some());
+
+        let rules = user();
+        net.create_network(NetworkRequest::new("more"))
+            .expect("more");
+        net.remove_network("more").expect("remove");
+        drop(net);
+        let net = machine.open(machine.config("ours"));
+        assert_eq!(user(), rules, "after a restart");
+        // A table of another make.
+        drop(net);
+        run("nft flush chain ip ours prerouting; nft flush chain ip ours output");
+        run("nft delete map ip ours ports; nft add map ip ours ports '{ type mark : mark; }'");
+        let net = machine.open(machine.config("ours"));
+        assert_eq!(user(), rules, "after a change of the table's shape");
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
+        run(
+            "nft add chain ip6 ours user 2>/dev/null || nft add table ip6 ours; nft add chain ip6 ours user",
+        );
+        run("nft add rule ip6 ours user ip6 saddr 2001:db8:bad::/48 drop");
+        let user6 = run("nft list chain ip6 ours user");
+        let v6 = NetworkRequest {
+            v6: Some(SubnetRequest::default()),
+            ..NetworkRequest::new("six")
+        };
+        net.create_network(v6).expect("a network with IPv6");
+        assert_eq!(run("nft list chain ip6 ours user"), user6);
+        assert!(run("nft list chain ip6 ours forward").contains("jump user"));
+        net.remove_network("six").expect("remove");
+        assert_eq!(run("nft list chain ip6 ours user"), user6);
+        net.close().expect("close");
+        let left = run("nft list ruleset");
+        assert!(
+            left.contains("table ip ours") && left.contains("table ip6 ours"),
+            "{left}"
+        );
+        assert!(!left.contains("hook") && !left.contains("map "), "{left}");
+        assert_eq!(user(), rules, "after the instance");
+        // Without rules there is nothing to keep.
+        run("nft flush chain ip ours user; nft flush chain ip6 ours user");
+        machine.open(machine.config("ours")).close().expect("close");
+        assert_eq!(run("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn rules_loaded_before_the_daemon_and_by_every_reload_hold() {
+    with_machine(|machine| {
+        let file = machine.directory.path().join("nftables.conf");
+        let text = "flush ruleset\n\
+                    table ip early { chain user { tcp dport 80 iifname cable0 drop; }; }\n";
+        std::fs::write(&file, text).expect("write");
+        let load = || run(&format!("nft -f {}", file.display()));
+        load();
+        let net = machine.open(machine.config("early"));
+        net.create_network(NetworkRequest::new("app")).expect("app");
+        let app = connect_to(&net, "app", "app", &[tcp(8122, 80), tcp(8123, 81)]);
+        serve_tcp(&app.netns, 80, "closed");
+        serve_tcp(&app.netns, 81, "open");
+        let check = || {
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, 8123).is_some());
+            no_tcp(Some(&machine.remote), MACHINE, 8122);
+        };
+        check();
+        load();
+        let whole = || run("nft list table ip early").contains("jump user");
+        assert!(eventually(whole), "{}", run("nft list ruleset"));
+        check();
+        assert!(run("nft list chain ip early user").contains("drop"));
+    });
+}
+
+/// Scripts for Docker's chain need two lines before the rest.
+#[test]
+fn a_docker_user_chain_of_the_administrators_is_obeyed() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("scripts"));
+        let web = connect(&net, "web", &[tcp(8125, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        let reached = || ask_tcp(Some(&machine.remote), MACHINE, 8125).is_some();
+        run("iptables -N DOCKER-USER; iptables -I FORWARD -j DOCKER-USER");
+        run(&format!(
+            "iptables -I DOCKER-USER -i cable0 ! -s {REMOTE} -j DROP"
+        ));
+        assert!(reached());
+        run("iptables -I DOCKER-USER -i cable0 -s 198.51.100.0/24 -j DROP");
+        no_tcp(Some(&machine.remote), MACHINE, 8125);
+        run("iptables -F DOCKER-USER");
+        assert!(reached());
+        net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
+        net.close().expect("close");
+        assert!(run("iptables -S").contains("-A FORWARD -j DOCKER-USER"));
     });
 }

@@ -290,7 +290,7 @@ fn a_flushed_ruleset_comes_back_with_all_networks() {
         serve_tcp(&blue.netns, 80, "blue");
         run("iptables-nft -P FORWARD DROP; nft flush ruleset; iptables-nft -P FORWARD DROP");
         assert!(crate::machine::eventually(|| {
-            run("iptables-nft -S").contains("-i br-blue")
+            run("iptables-nft -S").contains("BACK-FORWARD -m devgroup --src-group")
                 && run("nft list ruleset").contains("8105")
         }));
         let said = ask_tcp(Some(&machine.remote), MACHINE, 8105);

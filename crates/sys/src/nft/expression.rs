@@ -53,6 +53,15 @@ pub enum Expression {
     Among {
         set: String,
     },
+    /// Goes on if the set does not have it.
+    NotAmong {
+        set: String,
+    },
+    /// Goes on if the interface that the packet came in by is in this link group: iptables'
+    /// `devgroup`, which its program can show, as it cannot nftables' own.
+    InputGroup(u32),
+    /// The same of the interface that it goes out by.
+    OutputGroup(u32),
     /// Redirects to the address and the port in these registers.
     Dnat {
         family: Family,
@@ -127,6 +136,14 @@ impl Expression {
                 put_text(out, 1, set);
                 put_be32(out, 2, FIRST);
             }),
+            Expression::NotAmong { set } => write(out, "lookup", |out| {
+                const INVERTED: u32 = 1;
+                put_text(out, 1, set);
+                put_be32(out, 2, FIRST);
+                put_be32(out, 5, INVERTED);
+            }),
+            Expression::InputGroup(group) => device_group(out, [1, *group, u32::MAX, 0, 0]),
+            Expression::OutputGroup(group) => device_group(out, [4, 0, 0, *group, u32::MAX]),
             Expression::Dnat {
                 family,
                 address,
@@ -198,6 +215,18 @@ fn connection(out: &mut Vec<u8>, key: u32) {
     write(out, "ct", |out| {
         put_be32(out, 2, key);
         put_be32(out, 1, FIRST);
+    });
+}
+
+/// `struct xt_devgroup_info` (`<linux/netfilter/xt_devgroup.h>`): which sides, group and mask of
+/// the input, of the output; aligned to eight bytes.
+fn device_group(out: &mut Vec<u8>, info: [u32; 5]) {
+    write(out, "match", |out| {
+        put_text(out, 1, "devgroup");
+        put_be32(out, 2, 0);
+        let mut bytes: Vec<u8> = info.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        put(out, 3, &bytes);
     });
 }
 

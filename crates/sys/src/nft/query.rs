@@ -7,15 +7,15 @@ use crate::netlink::{Error, Messages, NLM_F_DUMP, NLM_F_REQUEST, Reply, Socket};
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_GETSET: u16 = 10;
 const HEADER_BYTES: usize = 4;
 
-/// A chain that hangs on a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseChain {
+pub struct ChainInfo {
     pub table: String,
     pub name: String,
-    /// `NF_INET_*`.
-    pub hook: u32,
+    /// `NF_INET_*`; `None` of a chain that others jump to.
+    pub hook: Option<u32>,
     pub drops_by_default: bool,
     /// `filter`, `nat` or `route`.
     pub kind: String,
@@ -36,21 +36,34 @@ pub fn table_handle(socket: &mut Socket, table: Table<'_>) -> Result<Option<u64>
     Ok(found.and_then(|reply| attribute(reply, 4)).and_then(be64))
 }
 
-/// The family's base chains.
-pub fn chains(socket: &mut Socket, family: Family) -> Result<Vec<BaseChain>, Error> {
+/// The family's chains, of all tables.
+pub fn chains(socket: &mut Socket, family: Family) -> Result<Vec<ChainInfo>, Error> {
     const POLICY_DROP: u32 = 0;
     let replies = dump(socket, NFT_MSG_GETCHAIN, family, |_| {})?;
     let parse = |reply: &Reply| {
-        let hook = attribute(reply, 4)?;
-        Some(BaseChain {
+        let hook = attribute(reply, 4);
+        Some(ChainInfo {
             table: text(attribute(reply, 1)?),
             name: text(attribute(reply, 3)?),
-            hook: find(hook, 1).and_then(be32)?,
+            hook: hook.and_then(|hook| find(hook, 1)).and_then(be32),
             drops_by_default: attribute(reply, 5).and_then(be32) == Some(POLICY_DROP),
             kind: attribute(reply, 7).map(text).unwrap_or_default(),
         })
     };
     Ok(replies.iter().filter_map(parse).collect())
+}
+
+/// The names of a table's sets and maps. A missing table has none.
+pub fn maps(socket: &mut Socket, table: Table<'_>) -> Result<Vec<String>, Error> {
+    let replies = dump(socket, NFT_MSG_GETSET, table.family, |out| {
+        put_text(out, 1, table.name);
+    });
+    let replies = match replies {
+        Err(error) if error.is(libc::ENOENT) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let name = |reply: &Reply| attribute(reply, 2).map(text);
+    Ok(replies.iter().filter_map(name).collect())
 }
 
 /// The rules of a chain, in order. A missing table or chain has none.
