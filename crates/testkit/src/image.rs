@@ -18,7 +18,7 @@ pub fn cache() -> &'static Path {
     })
 }
 
-/// A docker archive: `busybox`, `debian`, `redis` or `nginx`.
+/// A docker archive: `busybox`, `debian`, `redis`, `nginx`, `mysql` or `wordpress`.
 pub fn archive(name: &str) -> PathBuf {
     cache().join(format!("{name}.tar"))
 }

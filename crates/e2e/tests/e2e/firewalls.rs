@@ -8,15 +8,15 @@ use crate::network::{host_port, serve};
 
 /// A network namespace for a daemon, so that the firewall there is nobody else's, with a wire to
 /// another one that stands for another host.
-struct Island {
+pub struct Island {
     host: String,
     neighbour: String,
 }
 
 impl Island {
-    const HERE: &str = "10.213.9.1";
+    pub const HERE: &str = "10.213.9.1";
 
-    fn new(number: u8) -> Self {
+    pub fn new(number: u8) -> Self {
         let name = |letter| format!("bt{}{letter}{number}", std::process::id());
         let island = Self {
             host: name('h'),
@@ -35,11 +35,11 @@ impl Island {
     }
 
     /// Runs a line on the daemon's host.
-    fn on_host(&self, line: &str) -> berth_testkit::Output {
+    pub fn on_host(&self, line: &str) -> berth_testkit::Output {
         Self::inside(&self.host, line)
     }
 
-    fn on_neighbour(&self, line: &str) -> berth_testkit::Output {
+    pub fn on_neighbour(&self, line: &str) -> berth_testkit::Output {
         Self::inside(&self.neighbour, line)
     }
 
@@ -52,7 +52,7 @@ impl Island {
     }
 
     /// Not by `ip netns exec`, which mounts another `/sys` without the control groups.
-    fn daemon(&self, flags: &[&str]) -> Daemon {
+    pub fn daemon(&self, flags: &[&str]) -> Daemon {
         let net = format!("--net=/run/netns/{}", self.host);
         let daemon = Daemon::start_under(&["nsenter", &net], crate::program(), flags);
         daemon.load("busybox");

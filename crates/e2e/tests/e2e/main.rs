@@ -38,6 +38,7 @@ mod terminal;
 mod upgrades;
 mod volumes;
 mod watching;
+mod wordpress;
 
 use std::path::PathBuf;
 
