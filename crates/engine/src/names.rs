@@ -239,15 +239,15 @@ impl Place<'_> {
 
     fn is_internal(&self) -> bool {
         match &self.network.kind {
-            Kind::Bridge { made, .. } => made.internal,
+            Kind::Own { made, .. } => made.internal,
             Kind::Default | Kind::Host | Kind::None | Kind::Configuration { .. } => false,
         }
     }
 
-    /// For how many families there is a gateway.
+    /// For how many families there is a way out.
     fn families(&self) -> usize {
-        let endpoint = &self.connected.endpoint;
-        usize::from(endpoint.gateway.is_some()) + usize::from(endpoint.gateway6.is_some())
+        let leads = self.network.leads_out();
+        usize::from(leads.v4) + usize::from(leads.v6)
     }
 }
 

@@ -12,13 +12,14 @@ mod options;
 mod ports;
 mod remove;
 mod settings;
+mod subnets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use berth_base::{Id, Timestamp};
 use berth_docker::network::CreateRequest;
-use berth_net::DEFAULT_NETWORK;
+use berth_net::{DEFAULT_NETWORK, Driver, Gateway};
 use berth_store::{Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +53,8 @@ pub enum Kind {
     Default,
     Host,
     None,
-    /// A bridge that a user made: as it was asked for, and as it is.
-    Bridge {
+    /// A user's: as it was asked for, and as it was made.
+    Own {
         request: Box<CreateRequest>,
         made: Box<berth_net::Network>,
     },
@@ -65,8 +66,12 @@ pub enum Kind {
 
 impl Network {
     pub fn driver(&self) -> &'static str {
-        match self.kind {
-            Kind::Default | Kind::Bridge { .. } => "bridge",
+        match &self.kind {
+            Kind::Default => "bridge",
+            Kind::Own { made, .. } => match &made.driver {
+                Driver::Bridge(_) => "bridge",
+                Driver::Child(child) => child.kind.name(),
+            },
             Kind::Host => "host",
             Kind::None | Kind::Configuration { .. } => "null",
         }
@@ -80,21 +85,39 @@ impl Network {
     /// What a user asked for.
     pub fn request(&self) -> Option<&CreateRequest> {
         match &self.kind {
-            Kind::Bridge { request, .. } | Kind::Configuration { request } => Some(request),
+            Kind::Own { request, .. } | Kind::Configuration { request } => Some(request),
             Kind::Default | Kind::Host | Kind::None => None,
         }
     }
 
     /// Whether containers find each other by name there.
     pub fn has_names(&self) -> bool {
-        matches!(self.kind, Kind::Bridge { .. })
+        matches!(self.kind, Kind::Own { .. })
+    }
+
+    /// For which families it has a way out.
+    pub fn leads_out(&self) -> Gateway {
+        match &self.kind {
+            Kind::Default => Gateway {
+                v4: true,
+                v6: false,
+            },
+            Kind::Own { made, .. } => {
+                let ways = made.ways();
+                Gateway {
+                    v4: ways.v4.is_some(),
+                    v6: ways.v6.is_some(),
+                }
+            }
+            Kind::Host | Kind::None | Kind::Configuration { .. } => Gateway::default(),
+        }
     }
 
     /// What it is called below the engine, if there is anything of it there.
     pub fn link(&self) -> Option<&str> {
         match &self.kind {
             Kind::Default => Some(DEFAULT_NETWORK),
-            Kind::Bridge { made, .. } => Some(&made.id),
+            Kind::Own { made, .. } => Some(&made.id),
             Kind::Host | Kind::None | Kind::Configuration { .. } => None,
         }
     }
@@ -206,7 +229,7 @@ impl Networks {
     pub fn made(&self) -> Vec<berth_net::Network> {
         let all = self.all();
         let made = |network: &Arc<Network>| match &network.kind {
-            Kind::Bridge { made, .. } => Some(made.as_ref().clone()),
+            Kind::Own { made, .. } => Some(made.as_ref().clone()),
             Kind::Default | Kind::Host | Kind::None | Kind::Configuration { .. } => None,
         };
         all.iter().filter_map(made).collect()

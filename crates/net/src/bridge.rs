@@ -14,12 +14,12 @@ use rustix::io::Errno;
 use crate::address::{Address, Cidr};
 use crate::config::Config;
 use crate::error::Error;
-use crate::network::{self, DEFAULT_NETWORK, GatewayMode, GatewayModes, Network, Subnet};
+use crate::network::{self, Bridge, DEFAULT_NETWORK, Driver, Network, Subnet};
 use crate::network::{SubnetRequest, Taken};
 
 /// A network's link as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bridge {
+pub struct Link {
     pub index: u32,
     pub name: String,
     pub mtu: u32,
@@ -32,7 +32,7 @@ pub fn ensure(
     socket: &mut Socket,
     config: &Config,
     warnings: &mut Vec<String>,
-) -> Result<(Network, Bridge), Error> {
+) -> Result<(Network, Link), Error> {
     // Two instances that choose at the same time would choose the same.
     let _lock = lock(&config.lock_file)?;
     let wanted = &config.bridge;
@@ -45,8 +45,9 @@ pub fn ensure(
             });
         }
         let network = default_network(config, choose(socket, config)?);
-        let bridge = make(socket, &network, group(&config.instance))?;
-        return Ok((network, bridge));
+        let bridge = default_bridge(config);
+        let link = make(socket, &network, &bridge, group(&config.instance))?;
+        return Ok((network, link));
     };
     if !wanted.user_managed {
         if let Some(mtu) = wanted.mtu.filter(|mtu| *mtu != link.mtu) {
@@ -83,15 +84,20 @@ pub fn ensure(
 }
 
 /// Makes the bridge of a network as it should be: it may be absent, or half made.
-pub fn restore(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge, Error> {
-    let name = network.bridge.as_str();
+pub fn restore(
+    socket: &mut Socket,
+    network: &Network,
+    bridge: &Bridge,
+    group: u32,
+) -> Result<Link, Error> {
+    let name = bridge.name.as_str();
     let Some(link) = look_up(socket, name)? else {
-        return make(socket, network, group);
+        return make(socket, network, bridge, group);
     };
     if !link.up {
         route::set_up(socket, link.index).map_err(failed("bring up", name))?;
     }
-    give_addresses(socket, network, link.index)?;
+    give_addresses(socket, network, name, link.index)?;
     observe(socket, name)
 }
 
@@ -204,8 +210,13 @@ pub fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-pub fn make(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge, Error> {
-    let name = network.bridge.as_str();
+pub fn make(
+    socket: &mut Socket,
+    network: &Network,
+    bridge: &Bridge,
+    group: u32,
+) -> Result<Link, Error> {
+    let name = bridge.name.as_str();
     let bridge = route::NewBridge {
         name,
         mac: mac_of_bridge(network),
@@ -213,9 +224,9 @@ pub fn make(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge
         group,
     };
     route::create_bridge(socket, &bridge).map_err(failed("make the bridge", name))?;
-    let made = observe(socket, name).and_then(|bridge| {
-        give_addresses(socket, network, bridge.index)?;
-        Ok(bridge)
+    let made = observe(socket, name).and_then(|link| {
+        give_addresses(socket, network, name, link.index)?;
+        Ok(link)
     });
     if made.is_err()
         && let Err(error) = remove(socket, name, group)
@@ -225,20 +236,25 @@ pub fn make(socket: &mut Socket, network: &Network, group: u32) -> Result<Bridge
     made
 }
 
-fn give_addresses(socket: &mut Socket, network: &Network, index: u32) -> Result<(), Error> {
+fn give_addresses(
+    socket: &mut Socket,
+    network: &Network,
+    name: &str,
+    index: u32,
+) -> Result<(), Error> {
     if let Some(address) = network.bridge_address() {
         let added = route::add_address(socket, index, address.address.into(), address.prefix);
-        added.map_err(failed("give an address to", &network.bridge))?;
+        added.map_err(failed("give an address to", name))?;
     }
     if network.v6.is_some() {
-        let setting = |name: &str| format!("/proc/sys/net/ipv6/conf/{}/{name}", network.bridge);
+        let setting = |what: &str| format!("/proc/sys/net/ipv6/conf/{name}/{what}");
         write_sysctl(&setting("disable_ipv6"), "0")?;
         // Containers are no routers of the host's.
         write_sysctl(&setting("accept_ra"), "0")?;
     }
     if let Some(address) = network.bridge_address6() {
         let added = route::add_address(socket, index, address.address.into(), address.prefix);
-        added.map_err(failed("give an address to", &network.bridge))?;
+        added.map_err(failed("give an address to", name))?;
     }
     Ok(())
 }
@@ -260,12 +276,12 @@ fn address_of(socket: &mut Socket, link: &route::Link) -> Result<Option<Cidr>, E
     Ok(own.and_then(|network| Some(Cidr::new(v4(network.address)?, network.prefix))))
 }
 
-fn observe(socket: &mut Socket, name: &str) -> Result<Bridge, Error> {
+fn observe(socket: &mut Socket, name: &str) -> Result<Link, Error> {
     let link = look_up(socket, name)?;
     let link = link.ok_or_else(|| Error::BridgeMissing {
         name: name.to_owned(),
     })?;
-    Ok(Bridge {
+    Ok(Link {
         index: link.index,
         name: link.name,
         mtu: link.mtu,
@@ -283,7 +299,7 @@ fn choose(socket: &mut Socket, config: &Config) -> Result<Cidr, Error> {
         host: taken(socket, Family::V4, v4)?,
     };
     let request = SubnetRequest::default();
-    let chosen = network::subnet(request, GatewayMode::Nat, &config.pools, &taken)?;
+    let chosen = network::subnet(request, true, &config.pools, &taken)?;
     let gateway = chosen.gateway.unwrap_or(chosen.subnet.address);
     Ok(Cidr::new(gateway, chosen.subnet.prefix))
 }
@@ -291,7 +307,6 @@ fn choose(socket: &mut Socket, config: &Config) -> Result<Cidr, Error> {
 fn default_network(config: &Config, address: Cidr) -> Network {
     Network {
         id: DEFAULT_NETWORK.to_owned(),
-        bridge: config.bridge.name.clone(),
         v4: Some(Subnet {
             subnet: address.network(),
             gateway: Some(address.address),
@@ -301,10 +316,16 @@ fn default_network(config: &Config, address: Cidr) -> Network {
         v6: None,
         mtu: config.bridge.mtu,
         internal: false,
+        driver: Driver::Bridge(default_bridge(config)),
+    }
+}
+
+fn default_bridge(config: &Config) -> Bridge {
+    Bridge {
+        name: config.bridge.name.clone(),
         icc: config.icc,
         masquerade: config.masquerade,
-        gateway_modes: GatewayModes::default(),
-        host_ip: None,
+        ..Bridge::of(DEFAULT_NETWORK)
     }
 }
 

@@ -99,7 +99,7 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Addr>,
     /// Length of the IPv4 subnet's prefix.
     pub prefix: u8,
-    /// The network's, whether or not the container's default route leads there.
+    /// The way out of the network, whether or not the container's default route leads there.
     pub gateway: Option<Ipv4Addr>,
     /// `None` in a network without IPv6.
     #[serde(default)]
@@ -108,13 +108,15 @@ pub struct Endpoint {
     pub prefix6: u8,
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
-    pub mac: [u8; 6],
+    /// `None` where the interface has that of the link below it.
+    pub mac: Option<[u8; 6]>,
     pub ports: Vec<PortBinding>,
     /// What is reached without translation, in a network that is routed.
     #[serde(default)]
     pub open: Vec<OpenPort>,
-    /// The host's end of the pair.
-    pub veth: String,
+    /// The host's end of the pair; `None` where the interface is a child of a link of the host's.
+    #[serde(default)]
+    pub veth: Option<String>,
 }
 
 fn default_network() -> String {
@@ -154,9 +156,11 @@ impl Endpoint {
         !self.ports.is_empty() || !self.open.is_empty()
     }
 
-    /// The address as Docker prints it: `02:42:ac:11:00:02`.
+    /// The address as Docker prints it, `02:42:ac:11:00:02`; nothing where there is none of its own.
     pub fn mac_string(&self) -> String {
-        let [a, b, c, d, e, f] = self.mac;
+        let Some([a, b, c, d, e, f]) = self.mac else {
+            return String::new();
+        };
         format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
     }
 }
@@ -206,5 +210,7 @@ mod tests {
         assert_eq!(endpoint.ipv4, Some([172, 17, 0, 2].into()));
         assert_eq!(endpoint.gateway, Some([172, 17, 0, 1].into()));
         assert_eq!(endpoint.ipv6, None);
+        assert_eq!(endpoint.mac_string(), "02:42:ac:11:00:02");
+        assert_eq!(endpoint.veth.as_deref(), Some("veth1"));
     }
 }

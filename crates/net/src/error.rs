@@ -84,6 +84,9 @@ pub enum Error {
         "bridge {name} has no IPv4 address; give it one, for example: ip address add 172.17.0.1/16 dev {name}"
     )]
     BridgeWithoutAddress { name: String },
+    /// Of a network whose interfaces are children of a link of the host's.
+    #[error("{why}")]
+    Parent { why: String },
     #[error("{name} exists and is not a bridge")]
     NotABridge { name: String },
     #[error("container {container_id} is connected to network {network} already")]

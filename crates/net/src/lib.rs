@@ -9,6 +9,7 @@
 
 pub mod address;
 mod bridge;
+mod child;
 mod config;
 mod endpoint;
 mod error;
@@ -23,6 +24,8 @@ pub mod relay;
 mod resolver;
 mod watch;
 
+pub use berth_sys::netlink::route::{ChildKind, IpvlanFlag, IpvlanMode, MacvlanMode, Way};
+pub use child::Child;
 pub use config::{BridgeConfig, Config, Firewall};
 pub use endpoint::{
     Endpoint, EndpointRequest, Gateway, OpenPort, PortBinding, PortRequest, Protocol,
@@ -30,7 +33,7 @@ pub use endpoint::{
 pub use error::{Error, Holder};
 pub use net::{BridgeInfo, Net};
 pub use network::{
-    DEFAULT_NETWORK, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet, Subnet6,
-    SubnetRequest,
+    Bridge, DEFAULT_NETWORK, Driver, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet,
+    Subnet6, SubnetRequest, Ways,
 };
 pub use resolver::{RESOLVER, ResolverSockets};

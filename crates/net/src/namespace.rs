@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use berth_sys::netlink::Socket;
-use berth_sys::netlink::route;
+use berth_sys::netlink::route::{self, Way};
 use berth_sys::netns;
 
 /// Calls that wait for the thread before a further one blocks.
@@ -35,7 +35,7 @@ pub struct Interface {
     /// Each with the length of its network's prefix.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Where the default routes lead.
-    pub gateways: Vec<IpAddr>,
+    pub ways: Vec<Way>,
     /// Tell the neighbours: the hardware address does not follow from the IP address.
     pub announce: bool,
     /// Paths below `/proc/sys`, with `IFNAME` for the name, and their values.
@@ -81,9 +81,20 @@ impl Visitor {
         self.call(Job::Create)
     }
 
-    /// Brings the interface up that a veth pair left in the namespace.
+    /// Brings the interface up that was made in the namespace.
     pub fn configure(&self, namespace: impl AsFd, interface: Interface) -> io::Result<()> {
         self.visit(namespace, move || configure(&interface))
+    }
+
+    /// Removes an interface; one that is gone is no error.
+    pub fn remove(&self, namespace: impl AsFd, name: String) -> io::Result<()> {
+        self.visit(namespace, move || {
+            let mut socket = Socket::route()?;
+            match route::link(&mut socket, &name)? {
+                Some(link) => Ok(route::delete_link(&mut socket, link.index)?),
+                None => Ok(()),
+            }
+        })
     }
 
     /// Does something inside the namespace.
@@ -196,7 +207,7 @@ fn configure(interface: &Interface) -> io::Result<()> {
     let Interface {
         name,
         addresses,
-        gateways,
+        ways,
         announce,
         sysctls,
     } = interface;
@@ -217,7 +228,7 @@ fn configure(interface: &Interface) -> io::Result<()> {
     }
     let mut socket = Socket::route()?;
     let link = route::link(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
-    route::configure(&mut socket, link.index, addresses, gateways)?;
+    route::configure(&mut socket, link.index, addresses, ways)?;
     Ok(())
 }
 

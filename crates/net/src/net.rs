@@ -20,13 +20,14 @@ use berth_sys::nft::Family;
 
 use crate::address::Cidr;
 use crate::bridge::{self, failed, mac_of};
+use crate::child;
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, Protocol};
 use crate::error::Error;
 use crate::firewall::live::{Live, Present};
 use crate::firewall::{self, Contents};
-use crate::namespace::{Interface, Visitor};
-use crate::network::{DEFAULT_NETWORK, Network};
+use crate::namespace::{self, Visitor};
+use crate::network::{Bridge, DEFAULT_NETWORK, Driver, Network, Ways};
 use crate::ports;
 use crate::reaper::Reaper;
 use crate::relay::{Connected, Kept};
@@ -36,6 +37,7 @@ mod gateway;
 mod hosts;
 mod interface;
 mod networks;
+mod order;
 mod published;
 mod state;
 
@@ -69,11 +71,19 @@ pub struct BridgeInfo {
     pub user_managed: bool,
 }
 
+/// How a container's interface is known.
+enum Interface {
+    /// By the host's end of its pair.
+    Veth(String),
+    /// By the name that it has in the container.
+    Child,
+}
+
 /// What a connection has made so far; taken back if a later step fails.
 #[derive(Default)]
 struct Made {
     bindings: Vec<PortBinding>,
-    veth: Option<String>,
+    interface: Option<Interface>,
 }
 
 impl Net {
@@ -102,7 +112,7 @@ impl Net {
             || firewall::is_guarded(&mut netfilter, Family::Ip, instance)
                 .map_err(failed("look at the nftables table", instance))?;
         let state: Arc<Mutex<State>> = Arc::default();
-        lock(&state).add_network(Known::new(network.clone(), bridge));
+        lock(&state).add_network(Known::new(network.clone(), Some(bridge)));
         let mut live = None;
         if config.firewall != Firewall::Off {
             let inputs = firewall::Inputs {
@@ -113,7 +123,7 @@ impl Net {
             let present = present(&state, bridge::group(instance));
             let opened = Live::open(netfilter, &inputs, &config, &network, present)?;
             // Only now, since it opens the host's loopback to the bridge but for our table.
-            bridge::route_loopback(&network.bridge)?;
+            bridge::route_loopback(&config.bridge.name)?;
             warnings.extend(opened.warnings.iter().cloned());
             live = Some(opened);
         }
@@ -150,13 +160,16 @@ impl Net {
         let known = known.expect("the default bridge is added at the start and never removed");
         let address = known.network.bridge_address();
         let address = address.expect("the default bridge always has an address");
+        let (link, bridge) = (known.link.as_ref(), known.network.bridge());
+        let both = link.zip(bridge);
+        let (link, bridge) = both.expect("the default network is a bridge");
         BridgeInfo {
-            name: known.bridge.name.clone(),
+            name: link.name.clone(),
             subnet: address.network(),
             gateway: address.address,
-            mtu: known.bridge.mtu,
-            icc: known.network.icc,
-            masquerade: known.network.masquerade,
+            mtu: link.mtu,
+            icc: bridge.icc,
+            masquerade: bridge.masquerade,
             user_managed: self.config.bridge.user_managed,
         }
     }
@@ -215,8 +228,14 @@ impl Net {
         if !made.bindings.is_empty() {
             self.release_ports(container_id, network);
         }
-        if let Some(veth) = made.veth {
-            self.drop_interface(veth);
+        match made.interface {
+            Some(Interface::Veth(veth)) => self.drop_interface(veth),
+            Some(Interface::Child) => {
+                if let Err(error) = self.delete_child(request.netns, request.interface) {
+                    tracing::warn!(%error, container_id, "take back an interface");
+                }
+            }
+            None => {}
         }
         let addresses = (place.v4.map(|v4| v4.address), place.v6.map(|v6| v6.address));
         lock(&self.state).cancel(container_id, network, addresses);
@@ -226,15 +245,26 @@ impl Net {
     /// Takes an endpoint away, of a container that ends: ports and rules are gone when it
     /// returns, the interface within two seconds. Unknown ids are no error.
     pub fn disconnect(&self, container_id: &str, network: &str) -> Result<(), Error> {
-        self.leave(container_id, network, |veth| {
-            self.drop_interface(veth);
+        self.leave(container_id, network, |endpoint| {
+            // A child of another link goes with the namespace.
+            if let Some(veth) = &endpoint.veth {
+                self.drop_interface(veth.clone());
+            }
             Ok(())
         })
     }
 
     /// The same of a container that goes on: the interface is gone as well.
-    pub fn detach(&self, container_id: &str, network: &str) -> Result<(), Error> {
-        self.leave(container_id, network, |veth| self.delete_interface(veth))
+    pub fn detach(
+        &self,
+        container_id: &str,
+        netns: BorrowedFd<'_>,
+        network: &str,
+    ) -> Result<(), Error> {
+        self.leave(container_id, network, |endpoint| match &endpoint.veth {
+            Some(veth) => self.delete_interface(veth.clone()),
+            None => self.delete_child(netns, &endpoint.interface),
+        })
     }
 
     /// Waits until the interfaces of all disconnected containers are gone.
@@ -259,17 +289,20 @@ impl Net {
             keep(live.close());
         }
         let mut socket = lock(&self.route);
-        let names: Vec<String> = lock(&self.state)
+        let drivers: Vec<Driver> = lock(&self.state)
             .networks()
             .filter(|known| {
                 // The default bridge of an older daemon is not marked as ours.
                 known.network.id != DEFAULT_NETWORK || !self.config.bridge.user_managed
             })
-            .map(|known| known.bridge.name.clone())
+            .map(|known| known.network.driver.clone())
             .collect();
-        for name in names {
-            let group = bridge::group(&self.config.instance);
-            keep(bridge::remove(&mut socket, &name, group));
+        let group = bridge::group(&self.config.instance);
+        for driver in drivers {
+            keep(match driver {
+                Driver::Bridge(bridge) => bridge::remove(&mut socket, &bridge.name, group),
+                Driver::Child(child) => child::remove(&mut socket, &child, group),
+            });
         }
         if self.guard && !other_bridges(&mut socket) {
             keep(bridge::stop_forwarding());
@@ -281,13 +314,13 @@ impl Net {
         &self,
         container_id: &str,
         network: &str,
-        end: impl FnOnce(String) -> Result<(), Error>,
+        end: impl FnOnce(&Endpoint) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(endpoint) = lock(&self.state).remove(container_id, network) else {
             return Ok(());
         };
         let result = self.close_ports(&endpoint);
-        let ended = end(endpoint.veth);
+        let ended = end(&endpoint);
         let addresses = (endpoint.ipv4, endpoint.ipv6);
         lock(&self.state).release(network, addresses);
         result.and(ended)
@@ -306,7 +339,7 @@ impl Net {
             mac,
             ..
         } = *request;
-        let (network, bridge) = (&place.network, &place.bridge);
+        let network = &place.network;
         let relay = self.relay.generation();
         let addresses: Vec<IpAddr> = [
             place.v4.map(|v4| IpAddr::V4(v4.address)),
@@ -321,35 +354,48 @@ impl Net {
         let ports = ports::plan(&request.ports, network, default, &addresses);
         made.bindings = self.bind(container_id, network, first, ports.bound)?;
         let address = mac.unwrap_or_else(|| mac_of(first));
-        let veth = self.create_veth(bridge, netns, interface, address)?;
-        made.veth = Some(veth.clone());
-        self.set_mode_of(&veth, network, !made.bindings.is_empty())?;
+        let (mut mac, mut veth) = (Some(address), None);
+        match (&network.driver, &place.link) {
+            (Driver::Child(child), _) => {
+                mac = mac.filter(|_| child.has_mac());
+                self.create_child(child, network.mtu, netns, interface, mac)?;
+                made.interface = Some(Interface::Child);
+            }
+            (Driver::Bridge(bridge), Some(link)) => {
+                let made_veth = self.create_veth(link, netns, interface, address)?;
+                made.interface = Some(Interface::Veth(made_veth.clone()));
+                self.set_mode_of(&made_veth, bridge, !made.bindings.is_empty())?;
+                veth = Some(made_veth);
+            }
+            (Driver::Bridge(bridge), None) => {
+                let name = bridge.name.clone();
+                return Err(Error::BridgeMissing { name });
+            }
+        }
+        let ways = network.ways();
         let endpoint = Endpoint {
             container_id: container_id.to_owned(),
             network: network.id.clone(),
             interface: interface.to_owned(),
             ipv4: place.v4.map(|v4| v4.address),
             prefix: place.v4.map_or(0, |v4| v4.prefix),
-            gateway: place.v4.and_then(|v4| v4.gateway),
+            gateway: place.v4.and(ways.gateway_v4()),
             ipv6: place.v6.map(|v6| v6.address),
             prefix6: place.v6.map_or(0, |v6| v6.prefix),
-            gateway6: place.v6.and_then(|v6| v6.gateway),
-            mac: address,
+            gateway6: place.v6.and(ways.gateway_v6()),
+            mac,
             ports: made.bindings.clone(),
             open: ports.open,
             veth,
         };
-        self.visitor
-            .configure(netns, interface_of(request, &endpoint))
-            .map_err(|source| Error::Netlink {
-                what: format!("set up {interface} in the container"),
-                source,
-            })?;
-        self.await_carrier(&endpoint.veth)?;
-        self.await_carrier(&bridge.name)?;
-        if mac.is_some() {
-            for address in addresses {
-                self.forget_neighbour(bridge, address)?;
+        self.configure(netns, &interface_of(request, &endpoint, ways))?;
+        if let (Some(veth), Some(link)) = (&endpoint.veth, &place.link) {
+            self.await_carrier(veth)?;
+            self.await_carrier(&link.name)?;
+            if request.mac.is_some() {
+                for address in addresses {
+                    self.forget_neighbour(link, address)?;
+                }
             }
         }
         lock(&self.state).insert(endpoint.clone());
@@ -360,10 +406,10 @@ impl Net {
     /// A container that calls its own published port is routed to the bridge and back; with
     /// br_netfilter the bridge does that itself, and must give the frame back where it came from.
     /// Isolation is the bridge's, since the firewall sees only what is routed.
-    fn set_mode_of(&self, veth: &str, network: &Network, publishes: bool) -> Result<(), Error> {
+    fn set_mode_of(&self, veth: &str, bridge: &Bridge, publishes: bool) -> Result<(), Error> {
         let mode = PortMode {
             hairpin: publishes,
-            isolated: !network.icc,
+            isolated: !bridge.icc,
         };
         if mode == PortMode::default() {
             return Ok(());
@@ -383,8 +429,9 @@ fn present(state: &Arc<Mutex<State>>, group: u32) -> Present {
                 .collect(),
             foreign_bridges: state
                 .networks()
-                .filter(|known| known.bridge.group != group)
-                .map(|known| known.bridge.name.clone())
+                .filter_map(|known| known.link.as_ref())
+                .filter(|link| link.group != group)
+                .map(|link| link.name.clone())
                 .collect(),
             endpoints: state.all().cloned().collect(),
         }
@@ -392,7 +439,11 @@ fn present(state: &Arc<Mutex<State>>, group: u32) -> Present {
 }
 
 /// What the container's end of the pair is given.
-fn interface_of(request: &EndpointRequest<'_>, endpoint: &Endpoint) -> Interface {
+fn interface_of(
+    request: &EndpointRequest<'_>,
+    endpoint: &Endpoint,
+    ways: Ways,
+) -> namespace::Interface {
     let v4 = endpoint
         .ipv4
         .map(|ipv4| (IpAddr::V4(ipv4), endpoint.prefix));
@@ -403,13 +454,14 @@ fn interface_of(request: &EndpointRequest<'_>, endpoint: &Endpoint) -> Interface
         let prefix = if address.is_ipv4() { 16 } else { 64 };
         (*address, prefix)
     });
-    let gateway = endpoint.gateway.filter(|_| request.gateway.v4);
-    let gateway6 = endpoint.gateway6.filter(|_| request.gateway.v6);
-    let gateways = [gateway.map(IpAddr::V4), gateway6.map(IpAddr::V6)];
-    Interface {
+    let ways = [
+        ways.v4.filter(|_| request.gateway.v4),
+        ways.v6.filter(|_| request.gateway.v6),
+    ];
+    namespace::Interface {
         name: endpoint.interface.clone(),
         addresses: v4.into_iter().chain(v6).chain(for_link).collect(),
-        gateways: gateways.into_iter().flatten().collect(),
+        ways: ways.into_iter().flatten().collect(),
         announce: request.mac.is_some(),
         sysctls: request.sysctls.clone(),
     }

@@ -3,30 +3,53 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use berth_sys::netlink::route::{Family, Way};
 use serde::{Deserialize, Serialize};
 
 use crate::address::{self, Address, Cidr, Pool};
+use crate::child::Child;
 use crate::error::Error;
 
 /// The id of the bridge that every instance has, in this crate and in the records that the engine
 /// keeps for it; other networks' are the engine's.
 pub const DEFAULT_NETWORK: &str = "bridge";
 
+/// The names of auxiliary addresses that are the containers' gateway, in place of the bridge.
+const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
+const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
+
 /// A network as the engine records it; everything in the kernel follows from it and its
 /// endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Network {
+pub struct Network<V4 = Subnet, V6 = Subnet6> {
     /// The full id, or [`DEFAULT_NETWORK`].
     pub id: String,
-    /// The link's name.
-    pub bridge: String,
     /// `None`: no IPv4 in this network.
-    pub v4: Option<Subnet>,
-    pub v6: Option<Subnet6>,
-    /// `None` is the kernel's 1500.
+    pub v4: Option<V4>,
+    pub v6: Option<V6>,
+    /// `None` is the kernel's 1500, or that of the link below.
     pub mtu: Option<u32>,
     /// No way out, and none in.
     pub internal: bool,
+    pub driver: Driver,
+}
+
+/// What [`crate::Net::create_network`] is asked for: a network whose subnets are yet to be chosen.
+pub type NetworkRequest = Network<SubnetRequest, SubnetRequest<Ipv6Addr>>;
+
+/// What a network is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    Bridge(Bridge),
+    Child(Child),
+}
+
+/// A bridge of the host's, with a port for each container, and rules in the firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// The link's name.
+    pub name: String,
     /// The containers may reach each other.
     pub icc: bool,
     /// Containers leave with the host's address.
@@ -35,13 +58,22 @@ pub struct Network {
     /// Where ports are published if the request names no address; `None` is
     /// [`crate::Config::default_host_ip`].
     pub host_ip: Option<IpAddr>,
+    /// The bridge gets no IPv4 address: the gateway is a router's, on a port of the bridge.
+    pub inhibit_ipv4: bool,
+    /// Interfaces of the host by which published ports are reached at the containers' own
+    /// addresses.
+    pub trusted_interfaces: Vec<String>,
+    /// The addresses that containers leave with, in place of those that the kernel chooses.
+    pub source_v4: Option<Ipv4Addr>,
+    pub source_v6: Option<Ipv6Addr>,
 }
 
 /// A network's addresses of one family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet<A = Ipv4Addr> {
     pub subnet: Cidr<A>,
-    /// The bridge's own address; `None`: it has none, and containers have no default route.
+    /// That of a bridge is its own address; `None`: it has none, and containers have no default
+    /// route.
     pub gateway: Option<A>,
     /// Where addresses are chosen from; `None` is the whole subnet.
     pub range: Option<Cidr<A>>,
@@ -84,24 +116,6 @@ impl GatewayMode {
     }
 }
 
-/// What [`crate::Net::create_network`] is asked for.
-#[derive(Debug, Clone)]
-pub struct NetworkRequest {
-    pub id: String,
-    /// `None`: `br-` and the first twelve digits of the id.
-    pub bridge: Option<String>,
-    /// `None`: no IPv4.
-    pub v4: Option<SubnetRequest>,
-    /// `None`: no IPv6.
-    pub v6: Option<SubnetRequest<Ipv6Addr>>,
-    pub mtu: Option<u32>,
-    pub internal: bool,
-    pub icc: bool,
-    pub masquerade: bool,
-    pub gateway_modes: GatewayModes,
-    pub host_ip: Option<IpAddr>,
-}
-
 /// What is not given is chosen.
 #[derive(Debug, Clone)]
 pub struct SubnetRequest<A = Ipv4Addr> {
@@ -124,70 +138,163 @@ impl<A> Default for SubnetRequest<A> {
     }
 }
 
-impl NetworkRequest {
-    /// Docker's defaults: IPv4 only, all of it chosen.
-    pub fn new(id: &str) -> NetworkRequest {
-        NetworkRequest {
-            id: id.to_owned(),
-            bridge: None,
-            v4: Some(SubnetRequest::default()),
-            v6: None,
-            mtu: None,
-            internal: false,
+impl Bridge {
+    /// Docker's defaults, with the name that follows from the network's id: `br-` and its first
+    /// twelve digits.
+    pub fn of(network: &str) -> Bridge {
+        let digits = network.get(..12).unwrap_or(network);
+        Bridge {
+            name: format!("br-{digits}"),
             icc: true,
             masquerade: true,
             gateway_modes: GatewayModes::default(),
             host_ip: None,
+            inhibit_ipv4: false,
+            trusted_interfaces: Vec::new(),
+            source_v4: None,
+            source_v6: None,
+        }
+    }
+}
+
+impl NetworkRequest {
+    /// Docker's defaults: a bridge with IPv4 only, all of it chosen.
+    pub fn new(id: &str) -> NetworkRequest {
+        NetworkRequest {
+            id: id.to_owned(),
+            v4: Some(SubnetRequest::default()),
+            v6: None,
+            mtu: None,
+            internal: false,
+            driver: Driver::Bridge(Bridge::of(id)),
+        }
+    }
+}
+
+impl<V4, V6> Network<V4, V6> {
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.driver {
+            Driver::Bridge(bridge) => Some(bridge),
+            Driver::Child(_) => None,
         }
     }
 
-    pub(crate) fn bridge_name(&self) -> String {
-        let digits = self.id.get(..12).unwrap_or(&self.id);
-        self.bridge
-            .clone()
-            .unwrap_or_else(|| format!("br-{digits}"))
+    /// Whether the host forwards IPv6 for it.
+    pub(crate) fn forwards_v6(&self) -> bool {
+        self.v6.is_some() && self.bridge().is_some()
+    }
+
+    /// Whether the gateway is to be chosen if none is asked for.
+    pub(crate) fn wants_gateway(&self, of: impl Fn(GatewayModes) -> GatewayMode) -> bool {
+        match &self.driver {
+            Driver::Bridge(bridge) => of(bridge.gateway_modes) != GatewayMode::Isolated,
+            // It is another host's.
+            Driver::Child(child) => !self.internal && !child.kind.leads_to_link(),
+        }
     }
 }
 
 impl Network {
+    /// Where the containers' default routes lead, for each family; `None` where there is no way
+    /// out.
+    pub fn ways(&self) -> Ways {
+        if self.internal {
+            return Ways::default();
+        }
+        if matches!(&self.driver, Driver::Child(child) if child.kind.leads_to_link()) {
+            return Ways {
+                v4: self.v4.as_ref().map(|_| Way::Link(Family::V4)),
+                v6: self.v6.as_ref().map(|_| Way::Link(Family::V6)),
+            };
+        }
+        let is_bridge = self.bridge().is_some();
+        Ways {
+            v4: self
+                .v4
+                .as_ref()
+                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAY_V4)),
+            v6: self
+                .v6
+                .as_ref()
+                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAY_V6)),
+        }
+    }
+
     /// The gateway with the subnet, as the bridge has it.
     pub(crate) fn bridge_address(&self) -> Option<Cidr> {
-        self.v4.as_ref()?.bridge_address()
+        let bridge = self.bridge()?;
+        let has = !bridge.inhibit_ipv4 && bridge.gateway_modes.v4 != GatewayMode::Isolated;
+        self.v4.as_ref().filter(|_| has)?.bridge_address()
     }
 
     pub(crate) fn bridge_address6(&self) -> Option<Cidr<Ipv6Addr>> {
-        self.v6.as_ref()?.bridge_address()
+        let has = self.bridge()?.gateway_modes.v6 != GatewayMode::Isolated;
+        self.v6.as_ref().filter(|_| has)?.bridge_address()
     }
 
     /// Whether what leaves by IPv4 gets the host's address.
     pub(crate) fn masquerades_v4(&self) -> bool {
-        self.translates(self.gateway_modes.v4) && self.v4.is_some()
+        self.translates(|modes| modes.v4) && self.v4.is_some()
     }
 
     pub(crate) fn masquerades_v6(&self) -> bool {
-        self.translates(self.gateway_modes.v6) && self.v6.is_some()
+        self.translates(|modes| modes.v6) && self.v6.is_some()
     }
 
     /// How what is published at an address of this family reaches a container: by the way of its
     /// own family, or by the relay's, where the network lacks that.
-    pub(crate) fn publication_mode(&self, host_ip: IpAddr) -> GatewayMode {
+    pub(crate) fn publication_mode(&self, bridge: &Bridge, host_ip: IpAddr) -> GatewayMode {
         let v6 = match host_ip {
             IpAddr::V4(_) => self.v4.is_none(),
             IpAddr::V6(_) => self.v6.is_some(),
         };
         if v6 {
-            self.gateway_modes.v6
+            bridge.gateway_modes.v6
         } else {
-            self.gateway_modes.v4
+            bridge.gateway_modes.v4
         }
     }
 
-    fn translates(&self, mode: GatewayMode) -> bool {
-        self.masquerade && !self.internal && mode.translates()
+    fn translates(&self, mode: impl Fn(GatewayModes) -> GatewayMode) -> bool {
+        let bridge = self.bridge();
+        let masquerades = |it: &Bridge| it.masquerade && mode(it.gateway_modes).translates();
+        !self.internal && bridge.is_some_and(masquerades)
+    }
+}
+
+/// The ways out of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ways {
+    pub v4: Option<Way>,
+    pub v6: Option<Way>,
+}
+
+impl Ways {
+    /// The gateway of IPv4, if the way leads to one.
+    pub fn gateway_v4(self) -> Option<Ipv4Addr> {
+        match self.v4? {
+            Way::Gateway(IpAddr::V4(gateway)) => Some(gateway),
+            Way::Gateway(IpAddr::V6(_)) | Way::Link(_) => None,
+        }
+    }
+
+    pub fn gateway_v6(self) -> Option<Ipv6Addr> {
+        match self.v6? {
+            Way::Gateway(IpAddr::V6(gateway)) => Some(gateway),
+            Way::Gateway(IpAddr::V4(_)) | Way::Link(_) => None,
+        }
     }
 }
 
 impl<A: Address> Subnet<A> {
+    /// To the gateway; on a bridge to the router that an auxiliary address of Docker's name
+    /// declares, if there is one.
+    fn way(&self, is_bridge: bool, declared: &str) -> Option<Way> {
+        let router = self.auxiliary.get(declared).filter(|_| is_bridge);
+        let gateway = router.copied().or(self.gateway)?;
+        Some(Way::Gateway(gateway.into()))
+    }
+
     fn bridge_address(&self) -> Option<Cidr<A>> {
         Some(Cidr::new(self.gateway?, self.subnet.prefix))
     }
@@ -206,7 +313,7 @@ pub(crate) struct Taken<A> {
 /// host's routes, as in Docker: who names it is taken to know.
 pub(crate) fn subnet<A: Address>(
     request: SubnetRequest<A>,
-    mode: GatewayMode,
+    wants_gateway: bool,
     pools: &[Pool<A>],
     taken: &Taken<A>,
 ) -> Result<Subnet<A>, Error> {
@@ -236,22 +343,24 @@ pub(crate) fn subnet<A: Address>(
     }
     let gateway = match request.gateway {
         Some(gateway) if !subnet.is_host(gateway) => return Err(outside("gateway", gateway)),
-        Some(gateway) => gateway,
+        Some(gateway) => Some(gateway),
+        None if !wants_gateway => None,
         None => {
             let within = request.range.unwrap_or(subnet);
             let mut hosts = (within.first()..=within.last()).map(A::from_number);
             let free = |host: &A| {
                 subnet.is_host(*host) && request.auxiliary.values().all(|other| other != host)
             };
-            hosts.find(free).ok_or(Error::NoFreeAddress {
+            let found = hosts.find(free).ok_or(Error::NoFreeAddress {
                 family: A::FAMILY,
                 subnet: subnet.to_string(),
-            })?
+            })?;
+            Some(found)
         }
     };
     Ok(Subnet {
         subnet,
-        gateway: (mode != GatewayMode::Isolated).then_some(gateway),
+        gateway,
         range: request.range.map(Cidr::network),
         auxiliary: request.auxiliary,
     })
@@ -267,7 +376,7 @@ mod tests {
             networks: networks.iter().map(parse).collect(),
             host: vec!["172.17.0.0/16".parse().expect("a subnet")],
         };
-        subnet(request, GatewayMode::Nat, &Pool::defaults(), &taken)
+        subnet(request, true, &Pool::defaults(), &taken)
     }
 
     fn given(subnet: &str) -> SubnetRequest {
@@ -331,7 +440,7 @@ mod tests {
     fn an_isolated_network_has_no_gateway() {
         let subnet: Subnet<Ipv6Addr> = subnet(
             SubnetRequest::default(),
-            GatewayMode::Isolated,
+            false,
             &[Pool::unique_local("x")],
             &Taken {
                 networks: Vec::new(),

@@ -17,7 +17,7 @@ pub struct Plan {
     pub open: Vec<OpenPort>,
 }
 
-/// An internal network publishes nothing. One that is routed opens what is published at all
+/// An internal network publishes nothing, nor does one without a bridge. One that is routed opens what is published at all
 /// addresses of its family; what is to be at a certain one cannot be, and is left out, as Docker
 /// does.
 pub fn plan(
@@ -27,12 +27,12 @@ pub fn plan(
     own: &[IpAddr],
 ) -> Plan {
     let mut plan = Plan::default();
-    if network.internal {
+    let Some(bridge) = network.bridge().filter(|_| !network.internal) else {
         return plan;
-    }
+    };
     for request in requests {
-        let mut wanted = wanted(request, network.host_ip.unwrap_or(default_host_ip));
-        let mode = |host_ip: &IpAddr| network.publication_mode(*host_ip);
+        let mut wanted = wanted(request, bridge.host_ip.unwrap_or(default_host_ip));
+        let mode = |host_ip: &IpAddr| network.publication_mode(bridge, *host_ip);
         let routed = wanted
             .host_ips
             .iter()

@@ -182,11 +182,15 @@ impl Owner {
         let mut on = self.state.endpoints.clone();
         let pid = self.state.phase.pid();
         let work = self.shared.scope.spawn_blocking(move || {
-            detach(&shared, &record, &left);
+            let netns = pid.map(|pid| network::open_namespace(pid).context("open its network"));
+            // Without a namespace there is none to take an interface from.
+            match &netns {
+                Some(Ok(netns)) => detach(&shared, &record, &left, netns.as_fd()),
+                Some(Err(_)) | None => shared.disconnect(&record.id, [&left]),
+            }
             if let Err(error) = etc::take_from_hosts(&shared, &record, &left) {
                 tracing::warn!(container = %record.id, %error, "take a network out of its hosts");
             }
-            let netns = pid.map(|pid| network::open_namespace(pid).context("open its network"));
             let settled = netns.map(|netns| settle(&shared, &record, &mut on, netns?.as_fd()));
             if let Some(Err(error)) = settled {
                 tracing::warn!(container = %record.id, %error, "settle what is left to it");
@@ -218,7 +222,7 @@ fn join(
     let settled = etc::add_to_hosts(shared, record, &connected)
         .and_then(|()| settle(shared, record, on, netns.as_fd()));
     if settled.is_err() {
-        detach(shared, record, &connected);
+        detach(shared, record, &connected, netns.as_fd());
         on.remove(name);
         let back = etc::take_from_hosts(shared, record, &connected)
             .and_then(|()| settle(shared, record, on, netns.as_fd()));
@@ -230,9 +234,9 @@ fn join(
 }
 
 /// Takes a running container's interface away. Blocks.
-fn detach(shared: &Shared, record: &Record, connected: &Connected) {
+fn detach(shared: &Shared, record: &Record, connected: &Connected, netns: BorrowedFd<'_>) {
     if let Some(net) = &shared.net
-        && let Err(error) = net.detach(record.id.as_str(), &connected.endpoint.network)
+        && let Err(error) = net.detach(record.id.as_str(), netns, &connected.endpoint.network)
     {
         tracing::error!(container = %record.id, error = %Chain(&error), "leave a network");
     }

@@ -2,16 +2,14 @@
 //! `libnetwork/{controller,network}.go`).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use berth_base::{Chain, Id, Timestamp};
-use berth_docker::network::{ConfigReference, CreateRequest, CreateResponse, Ipam, IpamConfig};
-use berth_net::{GatewayModes, NetworkRequest, SubnetRequest};
+use berth_docker::network::{ConfigReference, CreateRequest, CreateResponse, Ipam};
+use berth_net::{Driver, NetworkRequest};
 
-use super::ipam::{self, Block};
-use super::options::{self, Options};
-use super::{Kind, Network, is_predefined};
+use super::subnets::subnet;
+use super::{Kind, Network, ipam, is_predefined, options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Shared;
 
@@ -38,8 +36,8 @@ async fn make(shared: &Arc<Shared>, id: Id, request: CreateRequest) -> Result<Cr
         None => Kind::Configuration {
             request: Box::new(request.clone()),
         },
-        Some(wanted) => Kind::Bridge {
-            made: Box::new(make_bridge(shared, wanted).await?),
+        Some(wanted) => Kind::Own {
+            made: Box::new(make_link(shared, wanted).await?),
             request: Box::new(request.clone()),
         },
     };
@@ -50,7 +48,7 @@ async fn make(shared: &Arc<Shared>, id: Id, request: CreateRequest) -> Result<Cr
         kind,
     };
     if let Err(error) = network.save(&shared.store).await {
-        super::remove::remove_bridge(shared, &network).await.ok();
+        super::remove::remove_link(shared, &network).await.ok();
         return Err(error);
     }
     let id = network.id.to_string();
@@ -62,31 +60,33 @@ async fn make(shared: &Arc<Shared>, id: Id, request: CreateRequest) -> Result<Cr
     })
 }
 
-async fn make_bridge(shared: &Arc<Shared>, wanted: NetworkRequest) -> Result<berth_net::Network> {
+async fn make_link(shared: &Arc<Shared>, wanted: NetworkRequest) -> Result<berth_net::Network> {
     let Some(net) = shared.net.clone() else {
         return Err(Error::unavailable(
             "networks are switched off: the daemon was started with --bridge=none",
         ));
     };
-    let (id, bridge) = (wanted.id.clone(), wanted.bridge.clone());
+    let id = wanted.id.clone();
     let work = shared
         .scope
         .spawn_blocking(move || net.create_network(wanted));
     match work.await {
-        Ok(made) => made.map_err(|error| refusal(shared, &error, &id, bridge.as_deref())),
+        Ok(made) => made.map_err(|error| refusal(shared, &error, &id)),
         Err(_) => Err(Error::internal("making a network panicked")),
     }
 }
 
 /// Docker's words for what the network's own part refuses.
-fn refusal(shared: &Shared, error: &berth_net::Error, id: &str, bridge: Option<&str>) -> Error {
+fn refusal(shared: &Shared, error: &berth_net::Error, id: &str) -> Error {
     use berth_net::Error as Net;
     match error {
         Net::SubnetOverlaps { .. } => Error::new(ErrorKind::Forbidden, error.to_string()),
         Net::PoolsExhausted => Error::invalid(error.to_string()),
         Net::BridgeTaken { name } => {
             let other = shared.networks.made().into_iter();
-            let other = other.into_iter().find(|it| it.bridge == *name);
+            let other = other
+                .into_iter()
+                .find(|it| it.bridge().is_some_and(|bridge| bridge.name == *name));
             let other = match &other {
                 Some(other) => other.id.as_str(),
                 None => "of another instance",
@@ -94,9 +94,8 @@ fn refusal(shared: &Shared, error: &berth_net::Error, id: &str, bridge: Option<&
             Error::new(
                 ErrorKind::Forbidden,
                 format!(
-                    "cannot create network {id} ({}): conflicts with network {other} ({name}): \
-                     networks have same bridge name",
-                    bridge.unwrap_or(name)
+                    "cannot create network {id} ({name}): conflicts with network {other} ({name}): \
+                     networks have same bridge name"
                 ),
             )
         }
@@ -193,13 +192,9 @@ fn check_scope(request: &CreateRequest) -> Result<()> {
 
 fn check_driver(driver: &str) -> Result<()> {
     match driver {
-        "bridge" => Ok(()),
+        "bridge" | "macvlan" | "ipvlan" => Ok(()),
         "host" | "null" => Err(forbidden(&format!(
             "only one instance of {driver:?} network is allowed"
-        ))),
-        "macvlan" | "ipvlan" => Err(Error::not_implemented(format!(
-            "networks of the driver {driver} are not supported yet: the drivers are bridge, host \
-             and null"
         ))),
         other => Err(Error::not_found(format!("plugin {other:?} not found"))),
     }
@@ -266,7 +261,17 @@ fn plan(id: &Id, request: &CreateRequest) -> Result<Option<NetworkRequest>> {
         return Ok(None);
     }
     let labels = request.options.clone().unwrap_or_default();
-    let options = Options::parse(&labels, request.internal)?;
+    let (driver, mtu, internal) = match request.driver.as_str() {
+        driver @ ("macvlan" | "ipvlan") => {
+            let (child, mtu) = options::child(driver, id.as_str(), &labels)?;
+            let internal = request.internal || !options::has_parent(&labels);
+            (Driver::Child(child), mtu, internal)
+        }
+        _ => {
+            let (bridge, mtu) = options::bridge(id.as_str(), &labels, request.internal)?;
+            (Driver::Bridge(bridge), mtu, request.internal)
+        }
+    };
     let ipam = request.ipam.clone().unwrap_or_default();
     check_ipam_driver(&ipam)?;
     let (v4, v6) = (
@@ -279,18 +284,11 @@ fn plan(id: &Id, request: &CreateRequest) -> Result<Option<NetworkRequest>> {
     let configs = ipam.config.unwrap_or_default();
     Ok(Some(NetworkRequest {
         id: id.to_string(),
-        bridge: options.bridge,
-        v4: subnet::<Ipv4Addr>(&configs, v4)?,
-        v6: subnet::<Ipv6Addr>(&configs, v6)?,
-        mtu: options.mtu,
-        internal: request.internal,
-        icc: options.icc,
-        masquerade: options.masquerade,
-        gateway_modes: GatewayModes {
-            v4: options.gateway_v4,
-            v6: options.gateway_v6,
-        },
-        host_ip: options.host_binding,
+        v4: subnet(&request.driver, &configs, v4)?,
+        v6: subnet(&request.driver, &configs, v6)?,
+        mtu,
+        internal,
+        driver,
     }))
 }
 
@@ -301,98 +299,13 @@ fn check_ipam_driver(ipam: &Ipam) -> Result<()> {
     }
 }
 
-/// One family of addresses.
-trait Family: Copy + Ord {
-    fn of(address: IpAddr) -> Option<Self>;
-    /// Why the network's own block, with the bridge's address, cannot be used.
-    fn refuse(block: Block, bridge: Block) -> Option<String>;
-}
-
-impl Family for Ipv4Addr {
-    fn of(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    fn refuse(_: Block, _: Block) -> Option<String> {
-        None
-    }
-}
-
-impl Family for Ipv6Addr {
-    fn of(address: IpAddr) -> Option<Self> {
-        match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(address),
-        }
-    }
-
-    fn refuse(block: Block, bridge: Block) -> Option<String> {
-        let link_local = Block {
-            address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)),
-            prefix: 64,
-        };
-        if block.address.is_multicast() {
-            return Some(format!("multicast subnet '{bridge}' is not allowed"));
-        }
-        let clash = block != link_local && block.overlaps(link_local);
-        clash.then(|| format!("'{bridge}' clashes with the Link-Local prefix 'fe80::/64'"))
-    }
-}
-
-/// The subnet of one family that is asked for. What it says was checked before.
-fn subnet<A: Family>(configs: &[IpamConfig], on: bool) -> Result<Option<SubnetRequest<A>>> {
-    if !on {
-        return Ok(None);
-    }
-    let mut own = configs.iter().filter_map(|config| {
-        let block = config.subnet.parse::<Block>().ok()?;
-        Some((config, block, A::of(block.address)?))
-    });
-    let mut wanted = SubnetRequest::default();
-    let Some((config, block, address)) = own.next() else {
-        return Ok(Some(wanted));
-    };
-    if own.next().is_some() {
-        return Err(forbidden("bridge driver doesn't support multiple subnets"));
-    }
-    let bridge = match config.gateway.parse() {
-        Ok(address) => Block { address, ..block },
-        Err(_) => block.first(),
-    };
-    if let Some(why) = A::refuse(block, bridge) {
-        return Err(Error::invalid(why));
-    }
-    for (name, text) in &config.auxiliary_addresses {
-        if text.parse() == Ok(bridge.address) {
-            return Err(Error::internal(format!(
-                "failed to allocate secondary ip address ({name}:{text}): Address already in use"
-            )));
-        }
-    }
-    let parse = |text: &str| A::of(text.parse().ok()?);
-    wanted.subnet = Some(berth_net::address::Cidr::new(address, block.prefix));
-    wanted.gateway = parse(&config.gateway);
-    wanted.range = config.ip_range.parse::<Block>().ok().and_then(|range| {
-        let address = A::of(range.address)?;
-        Some(berth_net::address::Cidr::new(address, range.prefix))
-    });
-    wanted.auxiliary = config
-        .auxiliary_addresses
-        .iter()
-        .filter_map(|(name, text)| Some((name.clone(), parse(text)?)))
-        .collect();
-    Ok(Some(wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn planned(text: &str) -> Result<Option<NetworkRequest>> {
-        let request: CreateRequest = serde_json::from_str(text).unwrap();
+        let mut request: CreateRequest = serde_json::from_str(text).unwrap();
+        "bridge".clone_into(&mut request.driver);
         plan(&Id::random(), &request)
     }
 
@@ -409,7 +322,7 @@ mod tests {
         assert_eq!(v4.subnet.unwrap().to_string(), "10.9.0.0/16");
         assert_eq!(v4.range.unwrap().to_string(), "10.9.4.0/24");
         assert_eq!(v4.gateway, Some([10, 9, 0, 9].into()));
-        assert_eq!(v4.auxiliary["a"], Ipv4Addr::new(10, 9, 0, 7));
+        assert_eq!(v4.auxiliary["a"], std::net::Ipv4Addr::new(10, 9, 0, 7));
         assert_eq!(v6.subnet.unwrap().to_string(), "fd00:9::/64");
         assert_eq!((wanted.mtu, wanted.internal), (Some(1400), true));
         assert!(

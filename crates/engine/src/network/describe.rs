@@ -106,7 +106,7 @@ fn describe(shared: &Shared, network: &Network, containers: bool) -> Wire {
     };
     match &network.kind {
         Kind::Default => describe_default(shared, &mut described),
-        Kind::Bridge { request, made } => describe_own(request, Some(made), &mut described),
+        Kind::Own { request, made } => describe_own(request, Some(made), &mut described),
         Kind::Configuration { request } => describe_own(request, None, &mut described),
         Kind::Host | Kind::None => {}
     }

@@ -167,7 +167,7 @@ pub fn check_attachable(network: &Network) -> Result<()> {
             ErrorKind::Forbidden,
             "cannot create endpoint on configuration-only network",
         )),
-        Kind::Default | Kind::Host | Kind::None | Kind::Bridge { .. } => Ok(()),
+        Kind::Default | Kind::Host | Kind::None | Kind::Own { .. } => Ok(()),
     }
 }
 
@@ -213,7 +213,7 @@ pub struct Gateways {
 pub fn gateways<'a>(networks: impl Iterator<Item = (&'a Network, i64)>) -> Gateways {
     let mut ranked: Vec<_> = networks
         .map(|(network, priority)| {
-            let leads = leads_out(network);
+            let leads = network.leads_out();
             let families = usize::from(leads.v4) + usize::from(leads.v6);
             (
                 Reverse(priority),
@@ -232,23 +232,6 @@ pub fn gateways<'a>(networks: impl Iterator<Item = (&'a Network, i64)>) -> Gatew
     Gateways {
         v4: first(|gateway| gateway.v4),
         v6: first(|gateway| gateway.v6),
-    }
-}
-
-/// For which families a network has a way out.
-fn leads_out(network: &Network) -> Gateway {
-    match &network.kind {
-        Kind::Default => Gateway {
-            v4: true,
-            v6: false,
-        },
-        Kind::Bridge { made, .. } if !made.internal => Gateway {
-            v4: made.v4.as_ref().is_some_and(|it| it.gateway.is_some()),
-            v6: made.v6.as_ref().is_some_and(|it| it.gateway.is_some()),
-        },
-        Kind::Bridge { .. } | Kind::Host | Kind::None | Kind::Configuration { .. } => {
-            Gateway::default()
-        }
     }
 }
 
@@ -295,6 +278,11 @@ impl Place {
                 "networks are switched off: the daemon was started with --bridge=none",
             ));
         };
+        if self.mac.is_some() && self.network.driver() == "ipvlan" {
+            return Err(Error::internal(
+                "ipvlan interfaces do not support custom mac address assignment",
+            ));
+        }
         let id = Id::random();
         let request = EndpointRequest {
             container_id: record.id.as_str(),
@@ -440,14 +428,13 @@ mod tests {
             "range": null, "auxiliary": {}});
         let id = Id::random();
         let made = serde_json::json!({
-            "id": id.as_str(), "bridge": "br-x", "v4": subnet,
-            "v6": v6.then_some(subnet6), "mtu": null, "internal": internal, "icc": true,
-            "masquerade": true, "gateway_modes": {"v4": "nat", "v6": "nat"}, "host_ip": null});
+            "id": id.as_str(), "v4": subnet, "v6": v6.then_some(subnet6), "mtu": null,
+            "internal": internal, "driver": {"bridge": berth_net::Bridge::of(id.as_str())}});
         Arc::new(Network {
             id,
             name: name.to_owned(),
             created: Timestamp::now(),
-            kind: Kind::Bridge {
+            kind: Kind::Own {
                 request: Box::default(),
                 made: Box::new(serde_json::from_value(made).unwrap()),
             },

@@ -33,7 +33,7 @@ pub async fn remove(shared: &Arc<Shared>, reference: &str) -> Result<()> {
         return Err(error.while_doing("error while removing network"));
     }
     shared.networks.release(&network.name);
-    if matches!(network.kind, Kind::Bridge { .. }) {
+    if matches!(network.kind, Kind::Own { .. }) {
         shared.network_event(&network, "destroy", None);
     }
     Ok(())
@@ -41,11 +41,11 @@ pub async fn remove(shared: &Arc<Shared>, reference: &str) -> Result<()> {
 
 /// The kernel's part goes first: what is left of an interrupted removal is a whole network.
 async fn take_away(shared: &Arc<Shared>, network: &Network) -> Result<()> {
-    remove_bridge(shared, network).await?;
+    remove_link(shared, network).await?;
     network.delete(&shared.store).await
 }
 
-pub async fn remove_bridge(shared: &Arc<Shared>, network: &Network) -> Result<()> {
+pub async fn remove_link(shared: &Arc<Shared>, network: &Network) -> Result<()> {
     let (Some(net), Some(link)) = (shared.net.clone(), network.link()) else {
         return Ok(());
     };
@@ -106,7 +106,7 @@ pub async fn prune(shared: &Arc<Shared>, filters: &Filters) -> Result<PruneRespo
     let used = describe::used(shared);
     let mut response = PruneResponse::default();
     for network in shared.networks.all() {
-        let (Kind::Bridge { request, .. }, Some(link)) = (&network.kind, network.link()) else {
+        let (Kind::Own { request, .. }, Some(link)) = (&network.kind, network.link()) else {
             continue;
         };
         let labels = request.labels.clone().unwrap_or_default();

@@ -32,11 +32,15 @@ pub fn refill(batch: &mut Batch, table: Table<'_>, contents: &Contents) {
 
 /// What a network is in the sets of this family's table.
 pub fn network_elements(family: Family, network: &Network) -> Vec<(&'static str, Element)> {
-    let (masquerades, mode) = match family {
-        Family::Ip6 => (network.masquerades_v6(), network.gateway_modes.v6),
-        Family::Ip | Family::Inet => (network.masquerades_v4(), network.gateway_modes.v4),
+    // Only what goes over a bridge comes here.
+    let Some(bridge) = network.bridge() else {
+        return Vec::new();
     };
-    let name = interface_name(&network.bridge);
+    let (masquerades, mode) = match family {
+        Family::Ip6 => (network.masquerades_v6(), bridge.gateway_modes.v6),
+        Family::Ip | Family::Inet => (network.masquerades_v4(), bridge.gateway_modes.v4),
+    };
+    let name = interface_name(&bridge.name);
     let twice = concatenate(&[&name, &name]);
     let key = |key: &[u8]| Element {
         key: key.to_vec(),
@@ -45,7 +49,7 @@ pub fn network_elements(family: Family, network: &Network) -> Vec<(&'static str,
     let sets = [
         (true, BRIDGES, key(&name)),
         (true, SAME, key(&twice)),
-        (network.icc, WITHIN, key(&twice)),
+        (bridge.icc, WITHIN, key(&twice)),
         (network.internal, INTERNAL, key(&name)),
         (masquerades, MASQUERADED, key(&name)),
         (mode == GatewayMode::Routed, ROUTED, key(&name)),

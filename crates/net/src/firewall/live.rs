@@ -150,9 +150,12 @@ impl Live {
         let removed = self
             .table
             .change(|socket, ruleset| super::remove_network(socket, ruleset, network));
-        let left = self
-            .table
-            .leave_firewalld(std::slice::from_ref(&network.bridge), firewalld::leave);
+        let names: Vec<String> = network
+            .bridge()
+            .map(|it| it.name.clone())
+            .into_iter()
+            .collect();
+        let left = self.table.leave_firewalld(&names, firewalld::leave);
         removed.and(self.table.tell_others()).and(left)
     }
 
@@ -225,9 +228,9 @@ impl Kept {
 
     fn bridges(&self) -> Bridges {
         let present = (self.present)();
-        let all = present.networks.into_iter().map(|it| it.bridge);
+        let all = present.networks.iter().filter_map(Network::bridge);
         let mut bridges = Bridges {
-            all: all.collect(),
+            all: all.map(|bridge| bridge.name.clone()).collect(),
             foreign: present.foreign_bridges,
         };
         bridges.all.sort();

@@ -1,18 +1,17 @@
 //! Which of a container's networks its default routes lead to.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use berth_sys::netlink::Socket;
-use berth_sys::netlink::route::{self, Family};
+use berth_sys::netlink::route::{self, Family, Way};
 
 use super::{Net, lock};
-use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::network::Ways;
 
-/// A default route: its interface and its gateway; `None`: there is to be none.
-type Route = Option<(String, IpAddr)>;
+/// A default route: its interface and the way; `None`: there is to be none.
+type Route = Option<(String, Way)>;
 
 impl Net {
     /// The default routes of a running container lead to these networks from now on; `None` takes
@@ -36,8 +35,13 @@ impl Net {
                 }),
             },
         };
-        let v4 = find(network_v4)?.and_then(|it| route_to(it, it.gateway.map(IpAddr::V4)));
-        let v6 = find(network_v6)?.and_then(|it| route_to(it, it.gateway6.map(IpAddr::V6)));
+        let ways = |network: &str| state.network(network).map(|it| it.network.ways());
+        let route = |network, way: fn(Ways) -> Option<Way>| {
+            let found = find(network)?;
+            Ok(found.and_then(|it| Some((it.interface.clone(), way(ways(&it.network)?)?))))
+        };
+        let v4: Route = route(network_v4, |ways| ways.v4)?;
+        let v6: Route = route(network_v6, |ways| ways.v6)?;
         let has_v6 = endpoints.iter().any(|endpoint| endpoint.ipv6.is_some());
         drop(state);
         let set = self.visitor.visit(netns, move || {
@@ -55,15 +59,11 @@ impl Net {
     }
 }
 
-fn route_to(endpoint: &Endpoint, gateway: Option<IpAddr>) -> Route {
-    Some((endpoint.interface.clone(), gateway?))
-}
-
 fn set_route(socket: &mut Socket, family: Family, wanted: Route) -> io::Result<()> {
     match wanted {
-        Some((interface, gateway)) => {
+        Some((interface, way)) => {
             let link = route::link(socket, &interface)?.ok_or(io::ErrorKind::NotFound)?;
-            route::replace_default_route(socket, link.index, gateway)?;
+            route::replace_default_route(socket, link.index, way)?;
         }
         None => route::delete_default_route(socket, family)?,
     }

@@ -13,7 +13,6 @@ pub struct Hosts<A> {
     subnet: Cidr<A>,
     /// Where addresses are chosen from.
     range: Cidr<A>,
-    gateway: Option<A>,
     taken: HashSet<A>,
     /// The first that was never looked at, as a number.
     next: u128,
@@ -27,7 +26,6 @@ impl<A: Address> Hosts<A> {
         Hosts {
             subnet: subnet.subnet,
             range,
-            gateway: subnet.gateway,
             taken: taken.collect(),
             next: range.first(),
             freed: VecDeque::new(),
@@ -36,10 +34,6 @@ impl<A: Address> Hosts<A> {
 
     pub fn prefix(&self) -> u8 {
         self.subnet.prefix
-    }
-
-    pub fn gateway(&self) -> Option<A> {
-        self.gateway
     }
 
     /// Takes the address that was asked for, or the next free one.

@@ -1,6 +1,5 @@
-//! The pairs of interfaces between the bridges and the containers.
+//! The interfaces of containers: pairs with a port of a bridge, and children of other links.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -9,16 +8,19 @@ use berth_sys::netlink::Socket;
 use berth_sys::netlink::route::{self, PortMode};
 
 use super::{Net, lock};
-use crate::bridge::{self, Bridge, failed};
-use crate::endpoint::Endpoint;
+use crate::bridge::{self, Link, failed};
+use crate::child::{self, Child};
 use crate::error::Error;
-use crate::network::Network;
+use crate::namespace::Interface;
 
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
 /// How long a carrier is waited for; a packet or two may be lost after that.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_LOOK: Duration = Duration::from_micros(500);
+/// How long the end of the namespace that an interface's predecessor was in is waited for.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(1);
+const PREDECESSOR_LOOK: Duration = Duration::from_millis(5);
 /// How long the removal of an interface is waited for.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 const REMOVAL_LOOK: Duration = Duration::from_micros(200);
@@ -27,7 +29,7 @@ impl Net {
     /// `name` is the interface's in the container.
     pub(super) fn create_veth(
         &self,
-        bridge: &Bridge,
+        bridge: &Link,
         netns: BorrowedFd<'_>,
         name: &str,
         peer_mac: [u8; 6],
@@ -60,6 +62,57 @@ impl Net {
         }
         Err(Error::InterfaceExists {
             name: name.to_owned(),
+        })
+    }
+
+    /// Makes a child of a link of the host's in the container. Its predecessor may be about to go
+    /// with the namespace that it was in: a passthru child is the only one of its parent.
+    pub(super) fn create_child(
+        &self,
+        child: &Child,
+        mtu: Option<u32>,
+        netns: BorrowedFd<'_>,
+        name: &str,
+        mac: Option<[u8; 6]>,
+    ) -> Result<(), Error> {
+        retry(libc::EINVAL, || {
+            let mut socket = lock(&self.route);
+            let parent = child::parent(&mut socket, child)?;
+            let wanted = route::Child {
+                name,
+                parent: parent.index,
+                kind: child.kind,
+                mac,
+                mtu,
+                namespace: netns,
+            };
+            Ok(route::create_child(&mut socket, &wanted))
+        })?
+        .map_err(child::refused(child))
+    }
+
+    /// Brings the interface up. That of a child is refused while another has its hardware address
+    /// (macvlan) or its address (ipvlan) on the same parent, which its predecessor may still have.
+    pub(super) fn configure(
+        &self,
+        netns: BorrowedFd<'_>,
+        interface: &Interface,
+    ) -> Result<(), Error> {
+        let configured = retry(libc::EADDRINUSE, || {
+            Ok(self.visitor.configure(netns, interface.clone()))
+        })?;
+        configured.map_err(|source| Error::Netlink {
+            what: format!("set up {} in the container", interface.name),
+            source,
+        })
+    }
+
+    /// The interface in the container is gone when this returns.
+    pub(super) fn delete_child(&self, netns: BorrowedFd<'_>, name: &str) -> Result<(), Error> {
+        let removed = self.visitor.remove(netns, name.to_owned());
+        removed.map_err(|source| Error::Netlink {
+            what: format!("remove {name} from the container"),
+            source,
         })
     }
 
@@ -102,7 +155,7 @@ impl Net {
     }
 
     /// The host may remember the address's last holder.
-    pub(super) fn forget_neighbour(&self, bridge: &Bridge, address: IpAddr) -> Result<(), Error> {
+    pub(super) fn forget_neighbour(&self, bridge: &Link, address: IpAddr) -> Result<(), Error> {
         let forgotten = route::forget_neighbour(&mut lock(&self.route), bridge.index, address);
         forgotten.map_err(failed("forget the neighbour on", &bridge.name))
     }
@@ -138,67 +191,38 @@ impl Net {
             }
         }
     }
+}
 
-    /// Ports and bridges that an earlier daemon of this instance left without a record of them
-    /// go; the ports of a bridge that had to be made again are put on the new one.
-    pub(super) fn put_links_in_order(&self, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let mut socket = lock(&self.route);
-        let links = route::links(&mut socket).map_err(failed("list the links of", "the host"))?;
-        let networks: HashMap<String, (Network, u32)> = lock(&self.state)
-            .networks()
-            .map(|known| {
-                (
-                    known.network.id.clone(),
-                    (known.network.clone(), known.bridge.index),
-                )
-            })
-            .collect();
-        let group = bridge::group(&self.config.instance);
-        let is_stray = |index: u32| !networks.values().any(|(_, known)| *known == index);
-        let strays: Vec<&route::Link> = links
-            .iter()
-            .filter(|link| link.kind.as_deref() == Some("bridge"))
-            .filter(|link| link.group == group && is_stray(link.index))
-            .collect();
-        let prefix = veth_prefix(&self.config.instance);
-        let known: HashMap<&str, &Endpoint> = endpoints
-            .iter()
-            .map(|endpoint| (endpoint.veth.as_str(), endpoint))
-            .collect();
-        let (mut unknown, mut moved) = (Vec::new(), Vec::new());
-        for link in links.iter().filter(|link| link.name.starts_with(&prefix)) {
-            let master = link.master;
-            match known.get(link.name.as_str()) {
-                Some(endpoint) => {
-                    let network = networks.get(&endpoint.network);
-                    if let Some((network, bridge)) = network.filter(|it| master != Some(it.1)) {
-                        let put = route::set_master(&mut socket, link.index, *bridge);
-                        put.map_err(failed("put on its bridge", &link.name))?;
-                        moved.push((link.name.clone(), network, !endpoint.ports.is_empty()));
-                    }
-                }
-                // Two instances may have the same digits; a port without a bridge is anybody's.
-                None if master.is_some_and(|master| {
-                    !is_stray(master) || strays.iter().any(|stray| stray.index == master)
-                }) =>
-                {
-                    unknown.push(link.name.clone());
-                }
-                None => {}
+/// An error of the kernel's, of either kind.
+trait Errno {
+    fn errno(&self) -> Option<i32>;
+}
+
+impl Errno for berth_sys::netlink::Error {
+    fn errno(&self) -> Option<i32> {
+        Some(self.errno)
+    }
+}
+
+impl Errno for std::io::Error {
+    fn errno(&self) -> Option<i32> {
+        self.raw_os_error()
+    }
+}
+
+/// Does it again while the kernel refuses it for this reason, which may pass.
+fn retry<T, E: Errno>(
+    passing: i32,
+    mut work: impl FnMut() -> Result<Result<T, E>, Error>,
+) -> Result<Result<T, E>, Error> {
+    let deadline = Instant::now() + PREDECESSOR_TIMEOUT;
+    loop {
+        match work()? {
+            Err(error) if error.errno() == Some(passing) && Instant::now() < deadline => {
+                std::thread::sleep(PREDECESSOR_LOOK);
             }
+            done => return Ok(done),
         }
-        for stray in strays {
-            let removed = route::delete_link(&mut socket, stray.index);
-            removed.map_err(failed("remove the bridge", &stray.name))?;
-        }
-        drop(socket);
-        for (veth, network, publishes) in moved {
-            self.set_mode_of(&veth, network, publishes)?;
-        }
-        unknown
-            .into_iter()
-            .for_each(|veth| self.drop_interface(veth));
-        Ok(())
     }
 }
 
@@ -215,7 +239,7 @@ fn veth_name(instance: &str) -> String {
 }
 
 /// Tells the ports of instances apart that share a user's bridge: a hash, folded to 16 bits.
-fn veth_prefix(instance: &str) -> String {
+pub(super) fn veth_prefix(instance: &str) -> String {
     let hash = bridge::fnv(instance);
     format!("veth{:04x}", (hash >> 16) ^ (hash & 0xffff))
 }

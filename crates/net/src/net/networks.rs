@@ -8,9 +8,12 @@ use super::state::Known;
 use super::{Net, lock, relayed};
 use crate::address::{Address, Cidr};
 use crate::bridge::{self, failed};
+use crate::child::{self, Child};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::network::{self, DEFAULT_NETWORK, GatewayMode, Network, NetworkRequest, Subnet, Taken};
+use crate::network::{
+    self, Bridge, DEFAULT_NETWORK, Driver, GatewayMode, Network, NetworkRequest, Subnet, Taken,
+};
 
 impl Net {
     /// Chooses what is not given (subnets from the pools, without an overlap with the host's
@@ -22,7 +25,7 @@ impl Net {
         let network = self.plan_network(request)?;
         let made = self.make_network(&network);
         if made.is_err()
-            && network.v6.is_some()
+            && network.forwards_v6()
             && let Err(error) = self.end_unused_v6()
         {
             tracing::warn!(%error, "stop forwarding IPv6");
@@ -31,18 +34,21 @@ impl Net {
     }
 
     fn make_network(&self, network: &Network) -> Result<(), Error> {
-        if network.v6.is_some() {
-            self.begin_v6()?;
-        }
-        let mut socket = lock(&self.route);
-        let name = network.bridge.as_str();
-        let bridge = match bridge::look_up(&mut socket, name)? {
-            // The administrator's, who named it.
-            Some(_) => bridge::restore(&mut socket, network, self.group())?,
-            None => bridge::make(&mut socket, network, self.group())?,
+        let link = match &network.driver {
+            Driver::Bridge(bridge) => {
+                if network.v6.is_some() {
+                    self.begin_v6()?;
+                }
+                // It may be the administrator's, who named it.
+                let link = bridge::restore(&mut lock(&self.route), network, bridge, self.group());
+                Some(link?)
+            }
+            Driver::Child(child) => {
+                child::ensure(&mut lock(&self.route), &network.id, child, self.group())?;
+                None
+            }
         };
-        drop(socket);
-        lock(&self.state).add_network(Known::new(network.clone(), bridge));
+        lock(&self.state).add_network(Known::new(network.clone(), link));
         let opened = self.open_network(network);
         if opened.is_err()
             && let Err(error) = self.remove_network(&network.id)
@@ -57,25 +63,54 @@ impl Net {
         if id == DEFAULT_NETWORK {
             return Err(Error::NetworkInUse { id: id.to_owned() });
         }
-        let known = lock(&self.state).remove_network(id)?;
-        let network = &known.network;
-        let live = self.firewall.as_ref();
-        let closed = live.map_or(Ok(()), |live| live.remove_network(network));
-        let removed = bridge::remove(&mut lock(&self.route), &network.bridge, self.group());
-        closed.and(removed).and(self.end_unused_v6())
+        let Known { network, .. } = lock(&self.state).remove_network(id)?;
+        match &network.driver {
+            Driver::Bridge(bridge) => {
+                let live = self.firewall.as_ref();
+                let closed = live.map_or(Ok(()), |live| live.remove_network(&network));
+                let removed = bridge::remove(&mut lock(&self.route), &bridge.name, self.group());
+                closed.and(removed).and(self.end_unused_v6())
+            }
+            Driver::Child(child) => self.remove_parent(child),
+        }
+    }
+
+    /// Another network may have the same parent.
+    fn remove_parent(&self, child: &Child) -> Result<(), Error> {
+        let state = lock(&self.state);
+        let is_parent = |known: &Known| matches!(&known.network.driver, Driver::Child(it) if it.parent == child.parent);
+        let used = state.networks().any(is_parent);
+        drop(state);
+        if used {
+            return Ok(());
+        }
+        child::remove(&mut lock(&self.route), child, self.group())
     }
 
     /// After a daemon's restart: makes the kernel's state exactly that of these networks and
     /// endpoints. The default bridge needs not be among the networks.
     pub fn restore(&self, networks: &[Network], endpoints: &[Endpoint]) -> Result<(), Error> {
-        if networks.iter().any(|network| network.v6.is_some()) {
+        if networks.iter().any(Network::forwards_v6) {
             self.begin_v6()?;
         }
         let mut restored = Vec::new();
         let own = |network: &&Network| network.id != DEFAULT_NETWORK;
         for network in networks.iter().filter(own) {
-            let bridge = bridge::restore(&mut lock(&self.route), network, self.group())?;
-            restored.push(Known::new(network.clone(), bridge));
+            let mut socket = lock(&self.route);
+            let link = match &network.driver {
+                Driver::Bridge(bridge) => {
+                    Some(bridge::restore(&mut socket, network, bridge, self.group())?)
+                }
+                Driver::Child(child) => {
+                    // The parent may be unplugged, and the containers of other networks run on.
+                    let found = child::ensure(&mut socket, &network.id, child, self.group());
+                    if let Err(error) = found {
+                        tracing::warn!(%error, network = network.id, "restore a network");
+                    }
+                    None
+                }
+            };
+            restored.push(Known::new(network.clone(), link));
         }
         lock(&self.state).replace(restored, endpoints);
         if let Some(live) = &self.firewall {
@@ -105,7 +140,7 @@ impl Net {
     /// Without a network that has IPv6, the host is as it was before there was one.
     fn end_unused_v6(&self) -> Result<(), Error> {
         let state = lock(&self.state);
-        let used = state.networks().any(|known| known.network.v6.is_some());
+        let used = state.networks().any(|known| known.network.forwards_v6());
         drop(state);
         if used {
             return Ok(());
@@ -130,9 +165,12 @@ impl Net {
         let state = lock(&self.state);
         let is_own = |link: &route::Link| {
             link.group == self.group()
-                || state
-                    .networks()
-                    .any(|known| known.bridge.index == link.index)
+                || state.networks().any(|known| {
+                    known
+                        .link
+                        .as_ref()
+                        .is_some_and(|own| own.index == link.index)
+                })
         };
         let is_bridge = |link: &route::Link| link.kind.as_deref() == Some("bridge");
         Ok(links.iter().any(|link| is_bridge(link) && !is_own(link)))
@@ -143,6 +181,9 @@ impl Net {
     }
 
     fn open_network(&self, network: &Network) -> Result<(), Error> {
+        if network.bridge().is_none() {
+            return Ok(());
+        }
         if let Some(live) = &self.firewall {
             live.add_network(network)?;
         }
@@ -152,51 +193,77 @@ impl Net {
     /// Only with our table in force, since it opens the host's loopback to the bridge but for
     /// that.
     fn route_loopback(&self, network: &Network) -> Result<(), Error> {
-        let translates = network.gateway_modes.v4.translates() && !network.internal;
+        let Some(bridge) = network.bridge() else {
+            return Ok(());
+        };
+        let translates = bridge.gateway_modes.v4.translates() && !network.internal;
         if self.firewall.is_some() && translates && network.v4.is_some() {
-            bridge::route_loopback(&network.bridge)?;
+            bridge::route_loopback(&bridge.name)?;
         }
         Ok(())
     }
 
     fn plan_network(&self, request: NetworkRequest) -> Result<Network, Error> {
-        let bridge = request.bridge_name();
-        {
-            let state = lock(&self.state);
-            if state.network(&request.id).is_some() {
-                return Err(Error::NetworkExists { id: request.id });
-            }
-            if state.networks().any(|known| known.bridge.name == bridge) {
-                return Err(Error::BridgeTaken { name: bridge });
-            }
-        }
-        let modes = request.gateway_modes;
-        let isolated = [modes.v4, modes.v6].contains(&GatewayMode::Isolated);
-        if isolated && !request.internal {
-            return Err(Error::IsolatedNotInternal);
-        }
-        let pools = self.config.pools.as_slice();
-        let v4 = request.v4.map(|wanted| {
+        self.check_driver(&request)?;
+        let wants = request.wants_gateway(|modes| modes.v4);
+        let v4 = request.v4.clone().map(|wanted| {
             let taken = self.taken(Family::V4, |it| it.v4.as_ref(), bridge::v4)?;
-            network::subnet(wanted, modes.v4, pools, &taken)
+            network::subnet(wanted, wants, &self.config.pools, &taken)
         });
-        let pools = self.config.pools6.as_slice();
-        let v6 = request.v6.map(|wanted| {
+        let wants = request.wants_gateway(|modes| modes.v6);
+        let v6 = request.v6.clone().map(|wanted| {
             let taken = self.taken(Family::V6, |it| it.v6.as_ref(), v6)?;
-            network::subnet(wanted, modes.v6, pools, &taken)
+            network::subnet(wanted, wants, &self.config.pools6, &taken)
         });
+        let NetworkRequest {
+            id,
+            mtu,
+            internal,
+            driver,
+            ..
+        } = request;
         Ok(Network {
-            bridge,
+            id,
             v4: v4.transpose()?,
             v6: v6.transpose()?,
-            id: request.id,
-            mtu: request.mtu,
-            internal: request.internal,
-            icc: request.icc,
-            masquerade: request.masquerade,
-            gateway_modes: modes,
-            host_ip: request.host_ip,
+            mtu,
+            internal,
+            driver,
         })
+    }
+
+    /// Whether it can be beside the other networks.
+    fn check_driver(&self, request: &NetworkRequest) -> Result<(), Error> {
+        let state = lock(&self.state);
+        if state.network(&request.id).is_some() {
+            let id = request.id.clone();
+            return Err(Error::NetworkExists { id });
+        }
+        let mut others = state.networks().map(|known| &known.network);
+        match &request.driver {
+            Driver::Bridge(bridge) => {
+                let is_same = |it: &Bridge| it.name == bridge.name;
+                if others.any(|other| other.bridge().is_some_and(is_same)) {
+                    let name = bridge.name.clone();
+                    return Err(Error::BridgeTaken { name });
+                }
+                let modes = bridge.gateway_modes;
+                let isolated = [modes.v4, modes.v6].contains(&GatewayMode::Isolated);
+                if isolated && !request.internal {
+                    return Err(Error::IsolatedNotInternal);
+                }
+            }
+            Driver::Child(child) => {
+                let conflict = |other: &Network| match &other.driver {
+                    Driver::Child(own) => child.conflict(own, &other.id),
+                    Driver::Bridge(_) => None,
+                };
+                if let Some(error) = others.find_map(conflict) {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn taken<A: Address>(

@@ -47,9 +47,11 @@ impl Net {
         published.open = plan.open;
         lock(&self.state).update(&published);
         let publishes = !published.ports.is_empty();
-        let opened = self
-            .set_mode_of(&published.veth, &network, publishes)
-            .and_then(|()| self.open_ports(&published, relay));
+        let mode = match (&published.veth, network.bridge()) {
+            (Some(veth), Some(bridge)) => self.set_mode_of(veth, bridge, publishes),
+            _ => Ok(()),
+        };
+        let opened = mode.and_then(|()| self.open_ports(&published, relay));
         if let Err(error) = opened {
             lock(&self.state).update(&endpoint);
             if let Err(error) = self.close_ports(&published) {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::hosts::Hosts;
-use crate::bridge::Bridge;
+use crate::bridge::Link;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::network::Network;
@@ -26,7 +26,8 @@ pub type Addresses = (Option<Ipv4Addr>, Option<Ipv6Addr>);
 #[derive(Clone)]
 pub struct Known {
     pub network: Network,
-    pub bridge: Bridge,
+    /// The bridge's; `None` of a network without one.
+    pub link: Option<Link>,
     v4: Option<Hosts<Ipv4Addr>>,
     v6: Option<Hosts<Ipv6Addr>>,
 }
@@ -35,7 +36,7 @@ pub struct Known {
 #[derive(Debug, Clone)]
 pub struct Place {
     pub network: Network,
-    pub bridge: Bridge,
+    pub link: Option<Link>,
     pub v4: Option<Assigned<Ipv4Addr>>,
     pub v6: Option<Assigned<Ipv6Addr>>,
 }
@@ -45,16 +46,15 @@ pub struct Place {
 pub struct Assigned<A> {
     pub address: A,
     pub prefix: u8,
-    pub gateway: Option<A>,
 }
 
 impl Known {
-    pub fn new(network: Network, bridge: Bridge) -> Known {
+    pub fn new(network: Network, link: Option<Link>) -> Known {
         Known {
             v4: network.v4.as_ref().map(Hosts::new),
             v6: network.v6.as_ref().map(Hosts::new),
             network,
-            bridge,
+            link,
         }
     }
 
@@ -107,7 +107,7 @@ impl State {
             self.add_network(known);
         }
         for known in self.networks.values_mut() {
-            *known = Known::new(known.network.clone(), known.bridge.clone());
+            *known = Known::new(known.network.clone(), known.link.clone());
         }
         self.connected.clear();
         for endpoint in endpoints {
@@ -172,7 +172,7 @@ impl State {
         };
         let place = Place {
             network: known.network.clone(),
-            bridge: known.bridge.clone(),
+            link: known.link.clone(),
             v4,
             v6,
         };
@@ -231,6 +231,5 @@ fn assign<A: crate::address::Address>(
     Ok(Assigned {
         address: hosts.reserve(wanted)?,
         prefix: hosts.prefix(),
-        gateway: hosts.gateway(),
     })
 }

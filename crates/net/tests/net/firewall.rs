@@ -3,8 +3,8 @@
 use berth_net::{DEFAULT_NETWORK, Firewall, NetworkRequest, Protocol, SubnetRequest};
 
 use crate::machine::{
-    MACHINE, REMOTE, ask_tcp, connect, connect_to, eventually, no_tcp, port, run, serve_tcp, tcp,
-    with_machine,
+    MACHINE, REMOTE, ask_tcp, bridged, connect, connect_to, eventually, no_tcp, port, run,
+    serve_tcp, tcp, with_machine,
 };
 
 #[test]
@@ -146,10 +146,7 @@ fn a_foreign_firewall_has_two_rules_for_all_networks() {
             assert_eq!(with_one.lines().count(), 2, "{with_one}");
             net.create_network(request(2)).expect("a network");
             assert_eq!(chain(program, "GROUPS-FORWARD"), with_one);
-            let named = NetworkRequest {
-                bridge: Some("admins".to_owned()),
-                ..request(3)
-            };
+            let named = bridged("000000000003", |bridge| bridge.name = "admins".to_owned());
             net.create_network(named).expect("a network");
             let with_admins = chain(program, "GROUPS-FORWARD");
             assert_eq!(with_admins.lines().count(), 4, "{with_admins}");

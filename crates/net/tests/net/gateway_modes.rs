@@ -5,16 +5,15 @@ use berth_net::{
 };
 
 use crate::machine::{
-    LOCALHOST, MACHINE, MACHINE6, REMOTE, REMOTE6, ask_tcp, connect_to, inside, no_tcp, port, run,
-    serve_tcp, tcp, with_machine,
+    LOCALHOST, MACHINE, MACHINE6, REMOTE, REMOTE6, ask_tcp, bridged, connect_to, inside, no_tcp,
+    port, run, serve_tcp, tcp, with_machine,
 };
 
 fn create(net: &Net, id: &str, v4: GatewayMode, v6: GatewayMode, internal: bool) -> Network {
     net.create_network(NetworkRequest {
         v6: Some(SubnetRequest::default()),
-        gateway_modes: GatewayModes { v4, v6 },
         internal,
-        ..NetworkRequest::new(id)
+        ..bridged(id, |bridge| bridge.gateway_modes = GatewayModes { v4, v6 })
     })
     .expect("a network")
 }
@@ -116,13 +115,12 @@ fn an_isolated_network_does_not_reach_even_the_host() {
     with_machine(|machine| {
         let net = machine.open(machine.config("alone"));
         let isolated = GatewayMode::Isolated;
-        let open = net.create_network(NetworkRequest {
-            gateway_modes: GatewayModes {
+        let open = net.create_network(bridged("open", |bridge| {
+            bridge.gateway_modes = GatewayModes {
                 v4: isolated,
                 v6: isolated,
-            },
-            ..NetworkRequest::new("open")
-        });
+            };
+        }));
         assert!(matches!(open, Err(Error::IsolatedNotInternal)));
         let network = create(&net, "red", isolated, isolated, true);
         let one = connect_to(&net, "red", "one", &[tcp(8114, 80)]);
@@ -134,7 +132,10 @@ fn an_isolated_network_does_not_reach_even_the_host() {
         assert!(ask_tcp(Some(&two.netns), one.ipv4(), 80).is_some());
         assert!(ask_tcp(Some(&two.netns), one.ipv6(), 80).is_some());
         let (addresses, routes) = (
-            run(&format!("ip -o -4 addr show {}", network.bridge)),
+            run(&format!(
+                "ip -o -4 addr show {}",
+                network.bridge().expect("a bridge").name
+            )),
             inside(&one.netns, || {
                 run("ip -4 route show default; ip -6 route show default")
             }),
@@ -149,10 +150,7 @@ fn an_isolated_network_does_not_reach_even_the_host() {
 fn ports_are_published_where_the_network_says() {
     with_machine(|machine| {
         let net = machine.open(machine.config("where"));
-        let request = NetworkRequest {
-            host_ip: Some(LOCALHOST.into()),
-            ..NetworkRequest::new("local")
-        };
+        let request = bridged("local", |bridge| bridge.host_ip = Some(LOCALHOST.into()));
         net.create_network(request).expect("a network");
         let everywhere = port(Protocol::Tcp, Some("0.0.0.0"), 8116, 80);
         let web = connect_to(&net, "local", "web", &[tcp(8115, 80), everywhere]);

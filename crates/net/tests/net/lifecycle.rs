@@ -22,7 +22,7 @@ fn disconnect_frees_the_port_at_once_and_the_interface_soon() {
     with_machine(|machine| {
         let net = machine.open(machine.config("leave"));
         let container = connect(&net, "one", &[tcp(8085, 80)]);
-        let veth = container.endpoint.veth.clone();
+        let veth = container.veth().to_owned();
         assert!(run("ip -o link").contains(&veth));
         net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         drop(TcpListener::bind("0.0.0.0:8085").expect("the port is free"));
@@ -117,7 +117,7 @@ fn ports_survive_a_restart_and_what_is_unknown_goes() {
         assert!(ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8087).is_some());
         drop(TcpListener::bind("0.0.0.0:8088").expect("the port is free"));
         net.settle();
-        assert!(!run("ip -o link").contains(&lost.endpoint.veth));
+        assert!(!run("ip -o link").contains(lost.veth()));
         // The addresses are known again, too.
         let next = connect(&net, "next", &[]);
         assert_eq!(next.ipv4().to_string(), "172.17.0.3");
@@ -334,10 +334,9 @@ fn a_namespace_that_ends_takes_its_interface_along() {
     with_machine(|machine| {
         let net = machine.open(machine.config("dies"));
         let container = connect(&net, "one", &[]);
+        let veth = container.veth().to_owned();
         drop(container.netns);
-        assert!(eventually(
-            || !run("ip -o link").contains(&container.endpoint.veth)
-        ));
+        assert!(eventually(|| !run("ip -o link").contains(&veth)));
         net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
         net.settle();
     });

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use berth_net::{Config, Endpoint, EndpointRequest, Error, Net, PortRequest, Protocol};
+use berth_net::{
+    Bridge, Config, Driver, Endpoint, EndpointRequest, Error, Net, NetworkRequest, PortRequest,
+    Protocol,
+};
 use berth_sys::netns;
 
 /// The machine's address on the cable, and the remote host's.
@@ -36,6 +39,11 @@ pub struct Container {
 }
 
 impl Container {
+    /// The host's end of its pair.
+    pub fn veth(&self) -> &str {
+        self.endpoint.veth.as_deref().expect("a pair")
+    }
+
     /// Its address in the network that it was connected to first.
     pub fn ipv4(&self) -> Ipv4Addr {
         self.endpoint.ipv4.expect("an address")
@@ -166,6 +174,16 @@ pub fn try_connect(net: &Net, id: &str, ports: &[PortRequest]) -> Result<Contain
         netns,
         endpoint,
     })
+}
+
+/// A request for a network on a bridge that is like this.
+pub fn bridged(id: &str, change: impl FnOnce(&mut Bridge)) -> NetworkRequest {
+    let mut bridge = Bridge::of(id);
+    change(&mut bridge);
+    NetworkRequest {
+        driver: Driver::Bridge(bridge),
+        ..NetworkRequest::new(id)
+    }
 }
 
 /// A container in this network only.

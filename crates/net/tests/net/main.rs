@@ -3,6 +3,7 @@
 
 mod machine;
 
+mod children;
 mod firewall;
 mod firewalld;
 mod gateway_modes;

@@ -8,8 +8,8 @@ use berth_net::{
 };
 
 use crate::machine::{
-    Container, LOCALHOST, MACHINE, REMOTE, ask_tcp, connect, connect_to, inside, no_tcp, run,
-    serve_tcp, tcp, with_machine,
+    Container, LOCALHOST, MACHINE, REMOTE, ask_tcp, bridged, connect, connect_to, inside, no_tcp,
+    run, serve_tcp, tcp, with_machine,
 };
 
 fn create(net: &Net, id: &str) -> Network {
@@ -39,17 +39,16 @@ fn a_network_is_made_beside_the_others_and_goes_wholly() {
         let before = run("ip -o link | grep -o 'br-.*' || true; nft list ruleset");
         run("ip route add 172.18.0.0/16 dev cable0");
         let network = create(&net, "0123456789abcdef");
-        assert_eq!(network.bridge, "br-0123456789ab");
+        assert_eq!(network.bridge().expect("a bridge").name, "br-0123456789ab");
         assert_eq!(subnet(&network), "172.19.0.0/16");
         assert_eq!(net.network("0123456789abcdef"), Some(network.clone()));
         assert_eq!(subnet(&create(&net, "second")), "172.20.0.0/16");
         assert!(run("ip addr show br-0123456789ab").contains("172.19.0.1/16"));
         let again = net.create_network(NetworkRequest::new("0123456789abcdef"));
         assert!(matches!(again, Err(Error::NetworkExists { .. })));
-        let same_bridge = net.create_network(NetworkRequest {
-            bridge: Some("br-second".to_owned()),
-            ..NetworkRequest::new("third")
-        });
+        let same_bridge = net.create_network(bridged("third", |bridge| {
+            bridge.name = "br-second".to_owned();
+        }));
         assert!(matches!(same_bridge, Err(Error::BridgeTaken { .. })));
         let overlapping = net.create_network(NetworkRequest {
             v4: Some(SubnetRequest {
@@ -116,7 +115,8 @@ fn a_container_reaches_those_of_its_networks_and_no_others() {
         let own = endpoint.ipv4.expect("an address");
         assert_eq!(said, Some(format!("blue {own}")));
         assert!(ask_tcp(Some(&blue.netns), own, 80).is_some());
-        net.detach("red1", "blue").expect("detach");
+        net.detach("red1", red.netns.as_fd(), "blue")
+            .expect("detach");
         assert!(!inside(&red.netns, || run("ip -o link")).contains("eth1"));
         no_tcp(Some(&red.netns), blue.ipv4(), 80);
         join(&net, &red, "blue", "eth1");
@@ -187,7 +187,7 @@ fn published_ports_move_to_another_network() {
         assert!(crate::machine::eventually(|| {
             ask_tcp(None, std::net::Ipv6Addr::LOCALHOST, 8118).is_some()
         }));
-        net.detach("web", "red").expect("detach");
+        net.detach("web", web.netns.as_fd(), "red").expect("detach");
         drop(std::net::TcpListener::bind("0.0.0.0:8118").expect("free"));
         let gone = net.set_ports("web", "red", &[]);
         assert!(matches!(gone, Err(Error::NotConnected { .. })));
@@ -225,10 +225,7 @@ fn an_internal_network_has_no_way_out_and_none_in() {
 fn without_icc_the_containers_of_a_network_are_apart() {
     with_machine(|machine| {
         let net = machine.open(machine.config("mute"));
-        let request = NetworkRequest {
-            icc: false,
-            ..NetworkRequest::new("mute")
-        };
+        let request = bridged("mute", |bridge| bridge.icc = false);
         net.create_network(request).expect("a network");
         let one = connect_to(&net, "mute", "one", &[]);
         let two = connect_to(&net, "mute", "two", &[tcp(8102, 80)]);
@@ -260,7 +257,7 @@ fn networks_survive_a_restart_and_what_is_unknown_goes() {
         net.settle();
         let links = run("ip -o link");
         assert!(!links.contains("br-lost"), "{links}");
-        assert!(!links.contains(&unknown.endpoint.veth), "{links}");
+        assert!(!links.contains(unknown.veth()), "{links}");
         assert_eq!(ask(8103).as_deref(), Some("red 198.51.100.2"));
         assert_eq!(ask(8104).as_deref(), Some("blue 198.51.100.2"));
         no_tcp(Some(&red.netns), blue.ipv4(), 80);

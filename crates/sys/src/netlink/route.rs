@@ -21,8 +21,13 @@ use super::{
     Reply, Socket,
 };
 
+mod child;
 mod port;
 
+pub use child::{
+    Child, ChildKind, IpvlanFlag, IpvlanMode, MacvlanMode, ParentKind, create_child, create_parent,
+    has_kind,
+};
 pub use port::{PortMode, set_port_mode, silence_port};
 
 // <linux/rtnetlink.h>
@@ -45,7 +50,7 @@ const CHANGE: u16 = NLM_F_REQUEST | NLM_F_ACK;
 pub struct Link {
     pub index: u32,
     pub name: String,
-    /// `bridge`, `veth`; `None` for hardware.
+    /// `bridge`, `veth`, `vlan`; `None` for hardware.
     pub kind: Option<String>,
     /// The bridge that the link is a port of.
     pub master: Option<u32>,
@@ -71,6 +76,13 @@ pub struct Network {
     pub link: u32,
     pub address: IpAddr,
     pub prefix: u8,
+}
+
+/// Where a default route leads: to a gateway, or to whoever answers on the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Gateway(IpAddr),
+    Link(Family),
 }
 
 /// A pair of links to be made: `name` as a port of `master`, `peer_name` in another namespace.
@@ -200,20 +212,20 @@ pub fn set_master(socket: &mut Socket, index: u32, master: u32) -> Result<(), Er
 }
 
 /// Brings a link up with these addresses, each with its prefix' length, and default routes to
-/// these gateways, in place of those that are there: one exchange.
+/// these ways, in place of those that are there: one exchange.
 pub fn configure(
     socket: &mut Socket,
     index: u32,
     addresses: &[(IpAddr, u8)],
-    gateways: &[IpAddr],
+    ways: &[Way],
 ) -> Result<(), Error> {
     let mut messages = Messages::new();
     messages.push(RTM_SETLINK, CHANGE, emit(&up(index)));
     for (address, prefix) in addresses {
         push_address(&mut messages, index, *address, *prefix);
     }
-    for gateway in gateways {
-        push_default_route(&mut messages, index, *gateway);
+    for way in ways {
+        push_default_route(&mut messages, index, *way);
     }
     socket.execute(messages).map(|_| ())
 }
@@ -229,20 +241,18 @@ pub fn add_address(
     socket.execute(messages).map(|_| ())
 }
 
-/// The default route leads to this gateway from now on.
-pub fn replace_default_route(
-    socket: &mut Socket,
-    index: u32,
-    gateway: IpAddr,
-) -> Result<(), Error> {
+/// The default route leads this way from now on.
+pub fn replace_default_route(socket: &mut Socket, index: u32, way: Way) -> Result<(), Error> {
     let mut messages = Messages::new();
-    push_default_route(&mut messages, index, gateway);
+    push_default_route(&mut messages, index, way);
     socket.execute(messages).map(|_| ())
 }
 
 /// Takes the default route away. It is no error if there is none.
 pub fn delete_default_route(socket: &mut Socket, family: Family) -> Result<(), Error> {
-    let message = default_route(family);
+    let mut message = default_route(family);
+    // Of any scope: it may lead to a gateway or to a link.
+    message.header.scope = RouteScope::NoWhere;
     let mut messages = Messages::new();
     messages.push(RTM_DELROUTE, CHANGE, emit(&message));
     match socket.execute(messages) {
@@ -406,12 +416,21 @@ fn scope(address: IpAddr) -> AddressScope {
     }
 }
 
-fn push_default_route(messages: &mut Messages, index: u32, gateway: IpAddr) {
-    let mut route = default_route(Family::of(gateway));
-    route.attributes = vec![
-        RouteAttribute::Gateway(gateway.into()),
-        RouteAttribute::Oif(index),
-    ];
+fn push_default_route(messages: &mut Messages, index: u32, way: Way) {
+    let route = match way {
+        Way::Gateway(gateway) => {
+            let mut route = default_route(Family::of(gateway));
+            let gateway = RouteAttribute::Gateway(gateway.into());
+            route.attributes = vec![gateway, RouteAttribute::Oif(index)];
+            route
+        }
+        Way::Link(family) => {
+            let mut route = default_route(family);
+            route.header.scope = RouteScope::Link;
+            route.attributes = vec![RouteAttribute::Oif(index)];
+            route
+        }
+    };
     messages.push(
         RTM_NEWROUTE,
         MAKE & !NLM_F_EXCL | NLM_F_REPLACE,
