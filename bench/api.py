@@ -148,16 +148,40 @@ class Api:
         body = {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network}}
         return json.loads(self.request("POST", "/containers/create", body))["Id"]
 
-    def create_published(self, port):
-        """A container that publishes this port on any of 127.0.0.1."""
-        binding = [{"HostIp": "127.0.0.1", "HostPort": ""}]
+    def create_published(self, ports, network):
+        """A container that publishes these ports at all addresses."""
+        names = [f"{port}/tcp" for port in ports]
+        bindings = {name: [{"HostIp": "", "HostPort": ""}] for name in names}
         body = {
             "Image": "busybox:latest",
-            "Cmd": ["sleep", "1000"],
-            "ExposedPorts": {f"{port}/tcp": {}},
-            "HostConfig": {"PortBindings": {f"{port}/tcp": binding}},
+            "Cmd": ["sleep", "10000"],
+            "ExposedPorts": {name: {} for name in names},
+            "HostConfig": {"NetworkMode": network, "PortBindings": bindings},
         }
         return json.loads(self.request("POST", "/containers/create", body))["Id"]
+
+    def create_named(self, network, aliases):
+        """A container that is called all this on the network."""
+        endpoints = {network: {"Aliases": aliases}}
+        body = {
+            "Image": "busybox:latest",
+            "Cmd": ["sleep", "10000"],
+            "HostConfig": {"NetworkMode": network},
+            "NetworkingConfig": {"EndpointsConfig": endpoints},
+        }
+        return json.loads(self.request("POST", "/containers/create", body))["Id"]
+
+    def create_network(self, body):
+        self.request("POST", "/networks/create", body)
+
+    def remove_network(self, name):
+        self.request("DELETE", f"/networks/{name}")
+
+    def connect_to(self, network, identity):
+        self.request("POST", f"/networks/{network}/connect", {"Container": identity})
+
+    def disconnect_from(self, network, identity):
+        self.request("POST", f"/networks/{network}/disconnect", {"Container": identity})
 
     def inspect(self, identity):
         return json.loads(self.request("GET", f"/containers/{identity}/json"))
