@@ -148,10 +148,13 @@ class Api:
         body = {"Image": image, "Cmd": command, "HostConfig": {"NetworkMode": network}}
         return json.loads(self.request("POST", "/containers/create", body))["Id"]
 
-    def create_published(self, ports, network):
-        """A container that publishes these ports at all addresses."""
+    def create_published(self, ports, network, first=None):
+        """A container that publishes these ports at all addresses: at any numbers, or those from
+        `first` on."""
         names = [f"{port}/tcp" for port in ports]
-        bindings = {name: [{"HostIp": "", "HostPort": ""}] for name in names}
+        numbers = [""] * len(names) if first is None else range(first, first + len(names))
+        pairs = zip(names, numbers)
+        bindings = {name: [{"HostIp": "", "HostPort": str(number)}] for name, number in pairs}
         body = {
             "Image": "busybox:latest",
             "Cmd": ["sleep", "10000"],
@@ -172,7 +175,7 @@ class Api:
         return json.loads(self.request("POST", "/containers/create", body))["Id"]
 
     def create_network(self, body):
-        self.request("POST", "/networks/create", body)
+        return json.loads(self.request("POST", "/networks/create", body))["Id"]
 
     def remove_network(self, name):
         self.request("DELETE", f"/networks/{name}")

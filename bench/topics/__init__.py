@@ -5,6 +5,6 @@ table's order), `ROWS` ((title, what) of each row) and `measure(bench)`, which f
 `bench.table`. Topics run in this order, with all engines up at the beginning of each.
 """
 
-from topics import daemon, life, line, logs, many, paths, runtime, transfer
+from topics import daemon, life, line, logs, many, names, networks, paths, runtime, transfer
 
-ALL = [life, line, many, paths, logs, transfer, daemon, runtime]
+ALL = [life, line, many, paths, networks, names, logs, transfer, daemon, runtime]
