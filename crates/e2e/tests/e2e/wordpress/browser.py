@@ -102,10 +102,27 @@ class Browser:
         for kind in ["mousePressed", "mouseReleased"]:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def write(self, selector, text):
-        self.click(selector)
-        self.see("document.execCommand('selectAll')")
-        self.call("Input.insertText", text=text)
+    def press(self, selector, done):
+        """Clicks until it shows: a page that is still being put together does not listen yet."""
+        def pressed():
+            if not self.see(done) and self.place(selector):
+                self.click(selector)
+                time.sleep(0.2)
+            return self.see(done)
+        self.until(f"{done}, from clicks on {selector}", pressed)
+
+    def fill(self, fields):
+        """Writes until all is as wanted: a script may take the focus to another field meanwhile, as
+        the installation's does."""
+        def filled():
+            wrong = [field for field, text in fields.items() if self.see(
+                f"(e => e && (e.value ?? e.innerText))(document.querySelector({json.dumps(field)}))") != text]
+            for field in wrong:
+                self.press(field, f"document.activeElement?.matches({json.dumps(field)})")
+                self.see("document.execCommand('selectAll')")
+                self.call("Input.insertText", text=fields[field])
+            return not wrong
+        self.until(f"the fields {fields}", filled)
 
     def picture(self):
         data = self.call("Page.captureScreenshot")["data"]
@@ -122,24 +139,22 @@ class Browser:
 def install(page, url, title):
     page.go(url)
     page.until("the installation", lambda: page.see("location.pathname") == "/wp-admin/install.php")
-    page.write("#weblog_title", "A classic pair")
-    page.write("#user_login", "writer")
-    page.write("#pass1", PASSWORD)
-    page.write("#admin_email", "writer@example.org")
+    page.fill({"#weblog_title": "A classic pair", "#user_login": "writer", "#pass1": PASSWORD,
+               "#admin_email": "writer@example.org"})
     page.click("#submit")
     page.until("success", lambda: page.see("document.body.innerText.includes('WordPress has been installed')"))
     page.go(f"{url}wp-login.php")
-    page.write("#user_login", "writer")
-    page.write("#user_pass", PASSWORD)
+    page.fill({"#user_login": "writer", "#user_pass": PASSWORD})
     page.click("#wp-submit")
     page.until("the dashboard", lambda: page.see("location.pathname") == "/wp-admin/")
     page.go(f"{url}wp-admin/post-new.php")
     # The editor greets who comes for the first time.
-    page.click(".components-modal__header button")
-    page.write(".editor-post-title__input", title)
-    page.click(".editor-post-publish-button__button")
-    page.click(".editor-post-publish-panel__header-publish-button button")
-    page.until("publication", lambda: page.see("!!document.querySelector('.post-publish-panel__postpublish')"))
+    close, panel = ".components-modal__header button", ".editor-post-publish-panel__header-publish-button button"
+    page.until("the greeting", lambda: page.place(close))
+    page.press(close, f"!document.querySelector('{close}')")
+    page.fill({".editor-post-title__input": title})
+    page.press(".editor-post-publish-button__button", f"!!document.querySelector('{panel}')")
+    page.press(panel, "!!document.querySelector('.post-publish-panel__postpublish')")
 
 
 def read(page, url, title):
