@@ -16,6 +16,7 @@ pub mod login;
 pub mod logs;
 pub mod network;
 pub mod port;
+pub mod ports;
 pub mod ps;
 pub mod pull;
 pub mod run;

@@ -20,6 +20,12 @@ pub async fn list(call: Call) -> Answer {
     respond::ok(&shaped.collect::<Vec<_>>())
 }
 
+/// `GET /berth/ports`
+pub async fn ports(call: Call) -> Answer {
+    let engine = call.shared.engine.clone();
+    respond::ok(&call.finish(async move { engine.ports().await }).await?)
+}
+
 pub async fn inspect(call: Call) -> Answer {
     let network = call.shared.engine.network_inspect(&call.name)?;
     respond::ok(&shapes::network(call.version, &network))

@@ -96,6 +96,7 @@ pub fn all() -> Vec<Route> {
         get("/volumes/{}", |call| Box::pin(volumes::inspect(call))),
         delete("/volumes/{}", |call| Box::pin(volumes::remove(call))),
         put("/volumes/{}", |call| Box::pin(volumes::update(call))),
+        get("/berth/ports", |call| Box::pin(networks::ports(call))),
         post("/berth/volumes/{}/snapshot", |call| {
             Box::pin(volumes::snapshot(call))
         }),

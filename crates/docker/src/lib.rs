@@ -14,6 +14,7 @@ pub mod image;
 pub mod json;
 pub mod network;
 pub mod port;
+pub mod reach;
 pub mod stream;
 pub mod system;
 pub mod volume;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use berth_base::Id;
+use berth_docker::reach::ReachablePort;
 use berth_docker::{container, event, exec, filters::Filters, network, system};
 use berth_image::{Images, Usage};
 use berth_keeper::launcher::Launcher;
@@ -483,6 +484,11 @@ impl Engine {
     /// `detailed`: with the containers of each.
     pub fn network_list(&self, filters: &Filters, detailed: bool) -> Result<Vec<network::Network>> {
         crate::network::list(&self.shared, filters, detailed)
+    }
+
+    /// Which ports are reachable, from where, and who holds them.
+    pub async fn ports(&self) -> Result<Vec<ReachablePort>> {
+        self.blocking(crate::reachable::ports).await
     }
 
     pub async fn network_create(

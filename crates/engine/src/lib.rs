@@ -35,6 +35,7 @@ mod network;
 pub mod options;
 mod populate;
 mod prune;
+mod reachable;
 mod record;
 mod recover;
 pub mod restart;

@@ -118,8 +118,15 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holder {
-    Container { id: String },
-    Process { pid: i32, name: String },
+    Container {
+        id: String,
+    },
+    Process {
+        pid: i32,
+        name: String,
+    },
+    /// One that cannot be seen from here.
+    Unknown,
 }
 
 impl fmt::Display for Holder {
@@ -127,6 +134,7 @@ impl fmt::Display for Holder {
         match self {
             Holder::Container { id } => write!(f, "container {}", id.get(..12).unwrap_or(id)),
             Holder::Process { pid, name } => write!(f, "process {pid} ({name})"),
+            Holder::Unknown => f.write_str("another program"),
         }
     }
 }

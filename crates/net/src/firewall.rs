@@ -25,10 +25,12 @@ mod elements;
 mod firewalld;
 pub mod foreign;
 pub mod live;
+mod obstacles;
 mod parts;
 mod plan;
 
 use elements::{include, network_elements, port_elements, refill};
+pub use obstacles::{Obstacle, Obstacles};
 pub use parts::FIRST;
 pub use plan::plan;
 

@@ -19,9 +19,11 @@ mod namespace;
 mod net;
 mod network;
 mod ports;
+mod reach;
 mod reaper;
 pub mod relay;
 mod resolver;
+pub mod sockets;
 mod watch;
 
 pub use berth_sys::netlink::route::{ChildKind, IpvlanFlag, IpvlanMode, MacvlanMode, Way};
@@ -36,4 +38,5 @@ pub use network::{
     Bridge, DEFAULT_NETWORK, Driver, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet,
     Subnet6, SubnetRequest, Ways,
 };
+pub use reach::{Reach, Reachable, Transit, WantedPort};
 pub use resolver::{RESOLVER, ResolverSockets};

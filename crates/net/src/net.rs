@@ -39,6 +39,7 @@ mod interface;
 mod networks;
 mod order;
 mod published;
+mod reachable;
 mod state;
 
 use state::{Known, Place, State};

@@ -19,6 +19,7 @@ mod server;
 mod tcp;
 mod udp;
 
+pub(crate) use holder::{excludes, find as find_holder};
 pub(crate) use kept::{Connected, Kept};
 pub(crate) use protocol::{Publication, Refusal, Wanted};
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Command;
 use crate::commands::{
     attach, completion, context, create, events, exec, image, images, info, inspect, lifecycle,
-    load, login, logs, network, port, ps, pull, run, start, system, update, version, volume,
+    load, login, logs, network, port, ports, ps, pull, run, start, system, update, version, volume,
     volume_copy,
 };
 use crate::flags::Flag;
@@ -60,6 +60,7 @@ pub const ROOT: &[Command] = &[
     Command::group("network", "Manage networks", NETWORK),
     lifecycle::PAUSE,
     port::PORT,
+    ports::PORTS,
     ps::PS,
     pull::PULL,
     lifecycle::RENAME,

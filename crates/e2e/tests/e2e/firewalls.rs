@@ -1,73 +1,9 @@
 //! Firewalls of the host: what lets our traffic through, and that nothing of it stays.
 
-use std::process::Command;
+use berth_testkit::until;
 
-use berth_testkit::{Daemon, run, sh, until};
-
+use crate::island::Island;
 use crate::network::{host_port, serve};
-
-/// A network namespace for a daemon, so that the firewall there is nobody else's, with a wire to
-/// another one that stands for another host.
-pub struct Island {
-    host: String,
-    neighbour: String,
-}
-
-impl Island {
-    pub const HERE: &str = "10.213.9.1";
-
-    pub fn new(number: u8) -> Self {
-        let name = |letter| format!("bt{}{letter}{number}", std::process::id());
-        let island = Self {
-            host: name('h'),
-            neighbour: name('n'),
-        };
-        let (h, n) = (&island.host, &island.neighbour);
-        sh(&format!(
-            "ip netns add {h}; ip netns add {n}; ip -n {h} link set lo up; ip -n {n} link set lo up
-             ip -n {h} link add wire type veth peer name wire netns {n}
-             ip -n {h} addr add {here}/24 dev wire; ip -n {h} link set wire up
-             ip -n {n} addr add 10.213.9.2/24 dev wire; ip -n {n} link set wire up
-             ip -n {n} route add default via {here}",
-            here = Self::HERE
-        ));
-        island
-    }
-
-    /// Runs a line on the daemon's host.
-    pub fn on_host(&self, line: &str) -> berth_testkit::Output {
-        Self::inside(&self.host, line)
-    }
-
-    pub fn on_neighbour(&self, line: &str) -> berth_testkit::Output {
-        Self::inside(&self.neighbour, line)
-    }
-
-    fn inside(namespace: &str, line: &str) -> berth_testkit::Output {
-        let net = format!("--net=/run/netns/{namespace}");
-        run(
-            Command::new("nsenter").args([&net, "bash", "-ec", line]),
-            b"",
-        )
-    }
-
-    /// Not by `ip netns exec`, which mounts another `/sys` without the control groups.
-    pub fn daemon(&self, flags: &[&str]) -> Daemon {
-        let net = format!("--net=/run/netns/{}", self.host);
-        let daemon = Daemon::start_under(&["nsenter", &net], crate::program(), flags);
-        daemon.load("busybox");
-        daemon
-    }
-}
-
-impl Drop for Island {
-    fn drop(&mut self) {
-        sh(&format!(
-            "ip netns del {}; ip netns del {}",
-            self.host, self.neighbour
-        ));
-    }
-}
 
 #[test]
 fn a_foreign_forward_drop_does_not_cut_containers_off() {

@@ -3,7 +3,7 @@
 
 use berth_testkit::until;
 
-use crate::firewalls::Island;
+use crate::island::Island;
 
 const BROWSER: &str = include_str!("wordpress/browser.py");
 const TITLE: &str = "Written before the containers were made anew";

@@ -23,8 +23,8 @@ const IPTABLES: [Table<'static>; 2] = [
         name: FILTER,
     },
 ];
-const FILTER: &str = "filter";
-const FORWARD: &str = "FORWARD";
+pub const FILTER: &str = "filter";
+pub const FORWARD: &str = "FORWARD";
 /// `NF_INET_FORWARD`.
 const HOOK_FORWARD: u32 = 2;
 /// The tables of iptables-legacy that are loaded in this network namespace.
@@ -242,7 +242,8 @@ impl<'a> Passage<'a> {
         format!("made by {}", self.instance)
     }
 
-    fn owns(&self, rule: &nft::RuleInfo) -> bool {
+    /// Whether the rule is the jump of this instance.
+    pub fn owns(&self, rule: &nft::RuleInfo) -> bool {
         rule.comment.as_deref() == Some(self.comment().as_str())
     }
 
@@ -269,6 +270,23 @@ impl<'a> Passage<'a> {
             rules.join("; ")
         )
     }
+}
+
+/// Whether iptables-legacy has rules of others there, or drops by default: `Some(true)` if it lets
+/// nothing pass.
+pub fn legacy_obstacle(passage: Passage<'_>, forward: bool) -> Option<bool> {
+    if !legacy_is_used() {
+        return None;
+    }
+    let chain = if forward { FORWARD } else { "INPUT" };
+    let listed = legacy_output(&["-S", chain], &[])?;
+    let jumps = usize::from(forward && legacy_jumps(passage));
+    let rules = listed.lines().filter(|line| line.starts_with("-A")).count();
+    let drops = listed
+        .lines()
+        .any(|line| line == format!("-P {chain} DROP"));
+    let others = rules - rules.min(jumps);
+    (others > 0 || drops && jumps == 0).then_some(others == 0)
 }
 
 fn legacy_is_used() -> bool {

@@ -18,7 +18,7 @@ use rustix::event::PollFlags;
 
 use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
-use super::{Contents, Fill, Inputs, Ruleset};
+use super::{Contents, Fill, Inputs, Obstacles, Ruleset};
 use crate::bridge::{self, failed};
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, PortBinding, Protocol};
@@ -200,6 +200,23 @@ impl Live {
                 .map_err(failed("fill the nftables table", &self.table.instance))?;
         }
         self.table.tell_others()
+    }
+
+    /// What stands in the way of published ports.
+    pub fn obstacles(&self) -> Result<Obstacles, Error> {
+        let bridges = self.table.bridges();
+        let passage = self.table.passage(&bridges);
+        let mut obstacles = Obstacles::find(&mut self.table.lock(), passage)
+            .map_err(failed("look at the firewalls of", "the host"))?;
+        if self.table.firewalld_table()?.is_some() {
+            let membership = self.table.membership(&bridges.all);
+            let unbound = firewalld::unbound(&self.table.system_bus, membership);
+            // One that does not answer is in the way all the same; its table says so.
+            if unbound.is_ok_and(|unbound| !unbound.is_empty()) {
+                obstacles.firewalld_closes();
+            }
+        }
+        Ok(obstacles)
     }
 
     /// Removes the tables and the jump. Goes on past a failure; the first is returned.

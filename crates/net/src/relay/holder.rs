@@ -1,21 +1,21 @@
 //! Who has a port: the kernel's tables of sockets, then the descriptors of all processes.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use crate::endpoint::Protocol;
 use crate::error::Holder;
+use crate::sockets;
 
 /// The process that has the port bound in the calling thread's network namespace, at an address
 /// that excludes `host_ip`. `None` if it is another user's or a container's and cannot be seen.
 pub fn find(protocol: Protocol, host_ip: IpAddr, port: u16) -> Option<Holder> {
-    let tables = [format!("{protocol}"), format!("{protocol}6")];
-    let inodes: Vec<String> = tables
-        .iter()
-        .filter_map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok())
-        .flat_map(|text| sockets(&text, protocol, host_ip, port))
-        .map(|inode| format!("socket:[{inode}]"))
+    let inodes: Vec<String> = sockets::bound(Path::new("/proc/thread-self/net"))
+        .into_iter()
+        .filter(|it| it.protocol == protocol && it.port == port)
+        .filter(|it| excludes(it.address, host_ip))
+        .map(|it| format!("socket:[{}]", it.inode))
         .collect();
     if inodes.is_empty() {
         return None;
@@ -42,21 +42,6 @@ fn owner(process: &Path, sockets: &[String]) -> Option<Holder> {
     })
 }
 
-/// The inodes of the sockets in a table of `/proc/net` that are in the way.
-fn sockets(table: &str, protocol: Protocol, host_ip: IpAddr, port: u16) -> Vec<u64> {
-    const LISTEN: &str = "0A";
-    let in_the_way = |line: &str| {
-        let mut fields = line.split_whitespace().skip(1);
-        let (address, local_port) = fields.next()?.split_once(':')?;
-        let state = fields.nth(1)?;
-        let listens = protocol == Protocol::Udp || state == LISTEN;
-        let taken = u16::from_str_radix(local_port, 16).ok()? == port;
-        let inode = fields.nth(5)?.parse().ok()?;
-        (listens && taken && excludes(parse_address(address)?, host_ip)).then_some(inode)
-    };
-    table.lines().skip(1).filter_map(in_the_way).collect()
-}
-
 /// Whether a socket at `one` keeps another from being bound at `other`.
 pub fn excludes(one: IpAddr, other: IpAddr) -> bool {
     match (one, other) {
@@ -65,20 +50,6 @@ pub fn excludes(one: IpAddr, other: IpAddr) -> bool {
         (IpAddr::V4(_), IpAddr::V6(_)) => other.is_unspecified(),
         (one, other) => one == other || one.is_unspecified() || other.is_unspecified(),
     }
-}
-
-/// Words of 32 bits in the host's order.
-fn parse_address(hex: &str) -> Option<IpAddr> {
-    let word = |at: usize| {
-        let value = u32::from_str_radix(hex.get(8 * at..8 * at + 8)?, 16).ok()?;
-        Some(value.to_ne_bytes())
-    };
-    if hex.len() == 8 {
-        return Some(Ipv4Addr::from(word(0)?).into());
-    }
-    let bytes = [word(0)?, word(1)?, word(2)?, word(3)?].concat();
-    let bytes: [u8; 16] = bytes.try_into().ok()?;
-    Some(Ipv6Addr::from(bytes).into())
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ struct Shared {
     client: Mutex<Client>,
     connected: Connected,
     started_again: AtomicU64,
+    /// What the present relay could not bind, since another program had it.
+    lost: Mutex<Vec<PortBinding>>,
 }
 
 impl Kept {
@@ -49,6 +51,7 @@ impl Kept {
             client: Mutex::new(Client::open(path, start)?),
             connected,
             started_again: AtomicU64::new(0),
+            lost: Mutex::default(),
         });
         let watched = shared.clone();
         let watch = Watch::start("berth-relay", move |stop| watch(&watched, stop))?;
@@ -79,6 +82,13 @@ impl Kept {
         self.shared.hand_over(&mut client)
     }
 
+    /// The published ports that another program has.
+    pub fn lost(&self) -> Vec<PortBinding> {
+        let lost = self.shared.lost.lock();
+        lost.unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone()
+    }
+
     /// Ends the relay and removes its socket.
     pub fn quit(self) -> io::Result<()> {
         drop(self.watch);
@@ -106,6 +116,7 @@ impl Shared {
 
     fn hand_over(&self, client: &mut Client) -> io::Result<()> {
         let lost = client.adopt((self.connected)().iter().filter_map(adoption).collect())?;
+        *self.lost.lock().unwrap_or_else(|e| e.into_inner()) = lost.clone();
         for binding in lost {
             let PortBinding {
                 protocol,
