@@ -101,17 +101,10 @@ pub fn restore(
     observe(socket, name)
 }
 
-/// Removes a network's bridge, unless it was there before the network. One that is gone is no
-/// error.
-pub fn remove(socket: &mut Socket, name: &str, group: u32) -> Result<(), Error> {
+/// The link of this name, if an instance of this group made it.
+pub fn find_own(socket: &mut Socket, name: &str, group: u32) -> Result<Option<route::Link>, Error> {
     let link = route::link(socket, name).map_err(failed("look for the bridge", name))?;
-    match link.filter(|link| link.group == group) {
-        Some(link) => {
-            let removed = route::delete_link(socket, link.index);
-            removed.map_err(failed("remove the bridge", name))
-        }
-        None => Ok(()),
-    }
+    Ok(link.filter(|link| link.group == group))
 }
 
 /// Marks the bridges that an instance made. FNV-1a; small numbers are the administrator's.
@@ -229,11 +222,18 @@ pub fn make(
         Ok(link)
     });
     if made.is_err()
-        && let Err(error) = remove(socket, name, group)
+        && let Err(error) = take_back(socket, name, group)
     {
         tracing::warn!(%error, name, "take back a bridge");
     }
     made
+}
+
+fn take_back(socket: &mut Socket, name: &str, group: u32) -> Result<(), Error> {
+    match find_own(socket, name, group)? {
+        Some(link) => route::delete_link(socket, link.index).map_err(failed("remove", name)),
+        None => Ok(()),
+    }
 }
 
 fn give_addresses(

@@ -20,7 +20,6 @@ use berth_sys::nft::Family;
 
 use crate::address::Cidr;
 use crate::bridge::{self, failed, mac_of};
-use crate::child;
 use crate::config::{Config, Firewall};
 use crate::endpoint::{Endpoint, EndpointRequest, PortBinding, Protocol};
 use crate::error::Error;
@@ -290,21 +289,11 @@ impl Net {
             keep(live.close());
         }
         let mut socket = lock(&self.route);
-        let drivers: Vec<Driver> = lock(&self.state)
-            .networks()
-            .filter(|known| {
-                // The default bridge of an older daemon is not marked as ours.
-                known.network.id != DEFAULT_NETWORK || !self.config.bridge.user_managed
-            })
-            .map(|known| known.network.driver.clone())
-            .collect();
         let group = bridge::group(&self.config.instance);
-        for driver in drivers {
-            keep(match driver {
-                Driver::Bridge(bridge) => bridge::remove(&mut socket, &bridge.name, group),
-                Driver::Child(child) => child::remove(&mut socket, &child, group),
-            });
-        }
+        keep(
+            route::delete_group(&mut socket, group)
+                .map_err(failed("remove the links of", &self.config.instance)),
+        );
         if self.guard && !other_bridges(&mut socket) {
             keep(bridge::stop_forwarding());
         }

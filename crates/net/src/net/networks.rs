@@ -68,11 +68,17 @@ impl Net {
             Driver::Bridge(bridge) => {
                 let live = self.firewall.as_ref();
                 let closed = live.map_or(Ok(()), |live| live.remove_network(&network));
-                let removed = bridge::remove(&mut lock(&self.route), &bridge.name, self.group());
+                let removed = self.remove_bridge(&bridge.name);
                 closed.and(removed).and(self.end_unused_v6())
             }
             Driver::Child(child) => self.remove_parent(child),
         }
+    }
+
+    /// Unless it was there before the network.
+    fn remove_bridge(&self, name: &str) -> Result<(), Error> {
+        let own = bridge::find_own(&mut lock(&self.route), name, self.group())?;
+        own.map_or(Ok(()), |link| self.delete_interface(link.name))
     }
 
     /// Another network may have the same parent.

@@ -323,8 +323,20 @@ pub fn routes(socket: &mut Socket, family: Family) -> Result<Vec<Network>, Error
 pub fn delete_link(socket: &mut Socket, index: u32) -> Result<(), Error> {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    removed(socket, &message)
+}
+
+/// Removes all links of a group at once; an empty group is no error. Legal where each of them can
+/// be removed.
+pub fn delete_group(socket: &mut Socket, group: u32) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    removed(socket, &message)
+}
+
+fn removed(socket: &mut Socket, message: &LinkMessage) -> Result<(), Error> {
     let mut messages = Messages::new();
-    messages.push(RTM_DELLINK, CHANGE, emit(&message));
+    messages.push(RTM_DELLINK, CHANGE, emit(message));
     match socket.execute(messages) {
         Err(error) if !error.is(libc::ENODEV) => Err(error),
         _ => Ok(()),
