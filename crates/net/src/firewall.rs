@@ -42,7 +42,8 @@ const USER: &str = "user";
 const ADDRESSED: &str = "addressed";
 /// Published at all addresses: protocol, port to address, port.
 const PORTS: &str = "ports";
-/// Reached without translation, in networks that are routed: address, protocol, port.
+/// Reached without translation, in networks that are routed and by way of trusted interfaces:
+/// address, protocol, port.
 const OPEN: &str = "open";
 /// All bridges.
 const BRIDGES: &str = "bridges";
@@ -54,17 +55,24 @@ const WITHIN: &str = "within";
 const INTERNAL: &str = "internal";
 /// Bridges whose containers leave with the host's address.
 const MASQUERADED: &str = "masqueraded";
+/// Bridges whose containers leave with an address that is given, and the address.
+const SOURCES: &str = "sources";
+/// Interfaces of the host by which what is published is reached without translation, each with
+/// the bridge.
+const TRUSTED: &str = "trusted";
 /// Bridges whose containers are pinged from anywhere.
 const ROUTED: &str = "routed";
 /// Bridges whose containers are reached at all ports by whoever has a route.
 const UNPROTECTED: &str = "unprotected";
-const NETWORK_SETS: [&str; 7] = [
+const NETWORK_SETS: [&str; 9] = [
     BRIDGES,
     SAME,
     WITHIN,
     INTERNAL,
     MASQUERADED,
+    SOURCES,
     ROUTED,
+    TRUSTED,
     UNPROTECTED,
 ];
 const PORT_MAPS: [&str; 3] = [ADDRESSED, PORTS, OPEN];

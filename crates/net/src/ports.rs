@@ -17,7 +17,8 @@ pub struct Plan {
     pub open: Vec<OpenPort>,
 }
 
-/// An internal network publishes nothing, nor does one without a bridge. One that is routed opens what is published at all
+/// An internal network publishes nothing, nor does one without a bridge. One that trusts interfaces
+/// of the host's opens for them what it publishes. One that is routed opens what is published at all
 /// addresses of its family; what is to be at a certain one cannot be, and is left out, as Docker
 /// does.
 pub fn plan(
@@ -33,20 +34,24 @@ pub fn plan(
     for request in requests {
         let mut wanted = wanted(request, bridge.host_ip.unwrap_or(default_host_ip));
         let mode = |host_ip: &IpAddr| network.publication_mode(bridge, *host_ip);
-        let routed = wanted
-            .host_ips
-            .iter()
-            .filter(|host_ip| mode(host_ip) == GatewayMode::Routed && host_ip.is_unspecified());
-        for host_ip in routed {
-            let address = own.iter().find(|own| own.is_ipv6() == host_ip.is_ipv6());
-            let open = address.map(|address| OpenPort {
+        let is_routed = |address: &IpAddr| {
+            let mut same = wanted
+                .host_ips
+                .iter()
+                .filter(|it| it.is_ipv6() == address.is_ipv6());
+            same.any(|it| mode(it) == GatewayMode::Routed && it.is_unspecified())
+        };
+        let trusts = !bridge.trusted_interfaces.is_empty();
+        for address in own.iter().filter(|address| trusts || is_routed(address)) {
+            let open = OpenPort {
                 address: *address,
                 protocol: request.protocol,
                 port: request.container_port,
-            });
+            };
             // Two requests may publish the same port of the container.
-            plan.open
-                .extend(open.filter(|open| !plan.open.contains(open)));
+            if !plan.open.contains(&open) {
+                plan.open.push(open);
+            }
         }
         wanted.host_ips.retain(|host_ip| mode(host_ip).translates());
         if !wanted.host_ips.is_empty() {

@@ -6,7 +6,7 @@ use berth_sys::nft::{Batch, Element, Family, Table, concatenate, interface_name}
 
 use super::{
     ADDRESSED, BRIDGES, Contents, INTERNAL, MASQUERADED, NETWORK_SETS, OPEN, PORT_MAPS, PORTS,
-    ROUTED, SAME, UNPROTECTED, WITHIN,
+    ROUTED, SAME, SOURCES, TRUSTED, UNPROTECTED, WITHIN,
 };
 use crate::address::Address;
 use crate::endpoint::{Endpoint, OpenPort};
@@ -56,7 +56,24 @@ pub fn network_elements(family: Family, network: &Network) -> Vec<(&'static str,
         (mode == GatewayMode::NatUnprotected, UNPROTECTED, key(&name)),
     ];
     let wanted = sets.into_iter().filter(|(wanted, ..)| *wanted);
-    wanted.map(|(_, set, element)| (set, element)).collect()
+    let mut elements: Vec<_> = wanted.map(|(_, set, element)| (set, element)).collect();
+    let source = match family {
+        Family::Ip6 => bridge.source_v6.map(Address::bytes),
+        Family::Ip | Family::Inet => bridge.source_v4.map(Address::bytes),
+    };
+    elements.extend(source.filter(|_| masquerades).map(|source| {
+        let element = Element {
+            key: name.to_vec(),
+            data: source,
+        };
+        (SOURCES, element)
+    }));
+    let trusted = bridge.trusted_interfaces.iter();
+    elements.extend(trusted.map(|interface| {
+        let pair = concatenate(&[&interface_name(interface), &name]);
+        (TRUSTED, key(&pair))
+    }));
+    elements
 }
 
 /// What published ports are in the maps of this family's table.

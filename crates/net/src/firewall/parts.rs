@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use berth_sys::nft::{Expression, Family, MetaKey, Verdict, interface_name};
 
-use super::{ADDRESSED, OPEN, PORTS};
+use super::{ADDRESSED, OPEN, PORTS, SOURCES};
 use crate::address::{Address, Cidr};
 
 pub const LOOPBACK: Cidr = Cidr::new(Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -176,6 +176,20 @@ pub fn look_up_open(family: Family) -> Vec<Expression> {
     let mut expressions = load_destination(family);
     expressions.push(in_set(OPEN));
     expressions
+}
+
+/// Where it came in decides which address it leaves with.
+pub fn look_up_source(family: Family) -> Vec<Expression> {
+    vec![
+        load(MetaKey::InputName, FIRST),
+        Expression::LookUp {
+            map: SOURCES.to_owned(),
+        },
+        Expression::Snat {
+            family,
+            address: FIRST,
+        },
+    ]
 }
 
 pub fn look_up_port(family: Family) -> Vec<Expression> {

@@ -7,7 +7,7 @@ use berth_sys::nft::{
 use super::parts::*;
 use super::{
     ADDRESSED, BRIDGES, GUARD, INTERNAL, Inputs, MASQUERADED, OPEN, PORTS, ROUTED, Ruleset, SAME,
-    UNPROTECTED, USER, WITHIN,
+    SOURCES, TRUSTED, UNPROTECTED, USER, WITHIN,
 };
 
 /// Decides a table's rules.
@@ -99,6 +99,7 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
         ],
     );
     rule("postrouting", None, &[among(SAME), accept()]);
+    rule("postrouting", None, &[look_up_source(family)]);
     rule(
         "postrouting",
         None,
@@ -127,7 +128,12 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
     rule(
         "forward",
         None,
-        &[output_among(BRIDGES), look_up_open(family), accept()],
+        &[output_among(ROUTED), look_up_open(family), accept()],
+    );
+    rule(
+        "forward",
+        None,
+        &[among(TRUSTED), look_up_open(family), accept()],
     );
     rule(
         "forward",
@@ -194,7 +200,9 @@ fn maps(family: Family) -> Vec<Map> {
         map(WITHIN, &two, &[]),
         map(INTERNAL, &one, &[]),
         map(MASQUERADED, &one, &[]),
+        map(SOURCES, &one, &[address]),
         map(ROUTED, &one, &[]),
+        map(TRUSTED, &two, &[]),
         map(UNPROTECTED, &one, &[]),
     ]
 }

@@ -3,6 +3,7 @@
 
 mod machine;
 
+mod bridges;
 mod children;
 mod firewall;
 mod firewalld;

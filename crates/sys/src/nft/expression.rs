@@ -68,6 +68,11 @@ pub enum Expression {
         address: u32,
         port: u32,
     },
+    /// Sends from the address in this register.
+    Snat {
+        family: Family,
+        address: u32,
+    },
     Masquerade,
     Counter,
     Verdict(Verdict),
@@ -154,6 +159,12 @@ impl Expression {
                 put_be32(out, 2, u32::from(family.number()));
                 put_be32(out, 3, *address);
                 put_be32(out, 5, *port);
+            }),
+            Expression::Snat { family, address } => write(out, "nat", |out| {
+                const SNAT: u32 = 0;
+                put_be32(out, 1, SNAT);
+                put_be32(out, 2, u32::from(family.number()));
+                put_be32(out, 3, *address);
             }),
             Expression::Masquerade => write(out, "masq", |_| {}),
             Expression::Counter => write(out, "counter", |_| {}),
