@@ -120,16 +120,14 @@ impl<'de> Deserialize<'de> for Filters {
         enum Values {
             List(Vec<String>),
             Set(BTreeMap<String, bool>),
-            One(String),
         }
         let raw = Option::<BTreeMap<String, Option<Values>>>::deserialize(deserializer)?;
         let mut filters = Self::default();
         for (key, values) in raw.unwrap_or_default() {
-            let values = match values {
+            let values: BTreeSet<String> = match values {
                 None => continue,
                 Some(Values::List(list)) => list.into_iter().collect(),
                 Some(Values::Set(set)) => set.into_keys().collect(),
-                Some(Values::One(value)) => BTreeSet::from([value]),
             };
             if !values.is_empty() {
                 filters.0.insert(key, values);

@@ -3,6 +3,7 @@
 
 use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Why a document could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +53,7 @@ pub(crate) fn zero<T: Default + PartialEq>(value: &T) -> bool {
 /// Reads one document, and nothing after it.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter();
-    let value: serde_json::Value = match documents.next() {
+    let value: Value = match documents.next() {
         None => return Err(Error::Empty),
         Some(Err(e)) if e.is_eof() => return Err(Error::Syntax("unexpected EOF".into())),
         Some(Err(e)) => return Err(Error::Syntax(e.to_string())),
@@ -64,11 +65,52 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     {
         return Err(Error::Trailing);
     }
-    from_value(value)
+    match value {
+        // An array would fill a struct's fields in their order.
+        value if is_struct::<T>() && !value.is_object() => match value {
+            Value::Null => from_value(Value::Object(Map::new())),
+            other => Err(Error::Shape(format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                kind(&other),
+                go_type::<T>()
+            ))),
+        },
+        value => from_value(value),
+    }
+}
+
+/// Whether values of the type are read from objects.
+fn is_struct<T: DeserializeOwned>() -> bool {
+    let refused = serde_json::from_value::<T>(Value::Bool(true)).err();
+    // With a flattened part it is read as a map.
+    let words = ["expected struct", "expected a map"];
+    refused.is_some_and(|error| words.iter().any(|it| error.to_string().contains(it)))
+}
+
+/// The type as Go writes it: its package and its name, which are as ours.
+fn go_type<T>() -> String {
+    let name = std::any::type_name::<T>();
+    let mut words = name.rsplit("::");
+    let name = words.next().unwrap_or(name);
+    words
+        .next()
+        .map_or(name.to_owned(), |package| format!("{package}.{name}"))
+}
+
+/// As Go calls it.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// Reads an already parsed document.
-pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let path = e.path().to_string();
         let reason = e.into_inner().to_string();
@@ -178,6 +220,14 @@ mod tests {
             "invalid JSON: cannot unmarshal field Tty: \
              invalid type: integer `1`, expected a boolean"
         );
+        for (text, kind) in [("[]", "array"), (r#""x""#, "string"), ("1", "number")] {
+            let words = format!(
+                "invalid JSON: json: cannot unmarshal {kind} into Go value of type \
+                 container.CreateRequest"
+            );
+            assert_eq!(shape_error::<CreateRequest>(text), words);
+        }
+        assert_eq!(decode::<Vec<String>>(br#"["a"]"#), Ok(vec!["a".to_owned()]));
         assert_eq!(shape_error::<CreateRequest>(" "), Error::Empty.to_string());
         assert_eq!(
             shape_error::<CreateRequest>("{} {}"),

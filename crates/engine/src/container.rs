@@ -40,6 +40,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::keeper::Keeper;
+use crate::links;
 use crate::options::StartOptions;
 use crate::record::{Phase, Record, State, View};
 use crate::restart::Backoff;
@@ -177,6 +178,7 @@ pub fn spawn(shared: &Arc<Shared>, record: Record, beginning: Beginning) -> Arc<
         backoff: Backoff::default(),
         timer: None,
     };
+    shared.links.add(&owner.record);
     shared.table.insert(handle.clone());
     shared.scope.spawn(
         "container owner",
@@ -190,6 +192,7 @@ impl Owner {
         if let Some(exit) = exit {
             self.ended(exit).await;
         } else if start {
+            links::await_children(&self.shared, &self.record).await;
             self.start_by_policy().await;
         }
         let shutdown = self.shared.scope.shutdown();

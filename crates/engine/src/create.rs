@@ -14,6 +14,7 @@ use crate::container::{self, Beginning};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image_mount;
 use crate::images::from_image;
+use crate::links;
 use crate::log_target;
 use crate::network;
 use crate::populate;
@@ -120,6 +121,7 @@ fn plan(
         endpoints: BTreeMap::new(),
         rootfs: Snapshot::default(),
         mounts: Vec::new(),
+        links: Vec::new(),
     };
     let given = request.networking_config.and_then(|it| it.endpoints_config);
     let mode = record.host.network_mode.as_str();
@@ -134,7 +136,7 @@ fn plan(
     mounts::check_sources(&record.mounts, &record.host.mounts)?;
     // What a start would refuse is refused here, where the user still looks.
     network::ports(&record)?;
-    check_links(shared, &record)?;
+    record.links = links::requested(shared, &record)?;
     shared.oci_runtime(&record)?;
     Ok((record, warnings))
 }
@@ -160,16 +162,6 @@ fn as_invalid(error: Error) -> Error {
         ErrorKind::NotFound => Error::invalid(error.message),
         _ => error,
     }
-}
-
-fn check_links(shared: &Shared, record: &Record) -> Result<()> {
-    for link in record.host.links.iter().flatten() {
-        let name = link.split(':').next().unwrap_or_default();
-        shared.table.find(name).map_err(|error| {
-            Error::invalid(format!("could not get container for {name}: {error}"))
-        })?;
-    }
-    Ok(())
 }
 
 /// Takes the given name, or makes one up.

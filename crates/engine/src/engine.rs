@@ -26,6 +26,7 @@ use crate::events::{EventStream, Events};
 use crate::exec::Execs;
 use crate::keeper::settled;
 use crate::lifecycle::{self, Waiter};
+use crate::links::{self, Links};
 use crate::logs::{self, LogStream};
 use crate::names::Names;
 use crate::network::Networks;
@@ -78,6 +79,7 @@ impl Engine {
             id: daemon_id(&store).await?,
             live: ArcSwap::from_pointee(config.live.clone()),
             names: Names::new(scope.clone()),
+            links: Links::default(),
             config,
             scope,
             store,
@@ -211,12 +213,26 @@ impl Engine {
     }
 
     pub async fn remove(&self, id: &str, options: RemoveOptions) -> Result<()> {
+        if options.link {
+            return self.remove_link(id).await;
+        }
         let handle = self.find(id)?;
         let reference = id.to_owned();
         self.detached("remove", move |shared| async move {
             lifecycle::remove(&shared, &handle, &reference, options).await
         })
         .await
+    }
+
+    /// Takes a link away, `parent/alias`, and no container.
+    async fn remove_link(&self, name: &str) -> Result<()> {
+        let Some((parent, link)) = links::find(&self.shared, name) else {
+            self.find(name)?;
+            return Err(Error::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        parent.ask(|reply| Command::Unlink { link, reply }).await
     }
 
     pub async fn rename(&self, id: &str, name: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use berth_net::RESOLVER;
 use berth_net::files::{self, Internal, ResolvConf};
 
 use crate::error::{Context, Error, Result};
+use crate::links;
 use crate::network::Join;
 use crate::record::{Connected, Record};
 use crate::shared::Shared;
@@ -61,7 +62,10 @@ pub fn write_hosts(
         return Ok(());
     }
     let text = hosts(shared, record, join, endpoints)?;
-    write_file(&hosts_path(shared, record), &text)
+    links::with_hosts(shared, record, |links| {
+        let text = text + &files::host_lines(links);
+        write_file(&hosts_path(shared, record), &text)
+    })
 }
 
 fn hosts_path(shared: &Shared, record: &Record) -> PathBuf {
@@ -89,6 +93,22 @@ pub fn take_from_hosts(shared: &Shared, record: &Record, connected: &Connected) 
         .split_inclusive('\n')
         .filter(|line| !gone.lines().any(|it| it == line.trim_end()));
     write_file(&path, &kept.collect::<String>())
+}
+
+/// The name that a link has given has another address. Blocks.
+pub fn change_in_hosts(
+    shared: &Shared,
+    record: &Record,
+    alias: &str,
+    address: IpAddr,
+) -> Result<()> {
+    let path = hosts_path(shared, record);
+    let text = read(&path)?;
+    let changed = files::with_address(&text, alias, address);
+    if changed == text {
+        return Ok(());
+    }
+    write_file(&path, &changed)
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -8,6 +8,7 @@
 //! An exec lives in memory, and in the keeper while it runs: a daemon that comes later learns of
 //! it from there.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -23,6 +24,7 @@ use crate::container::Handle;
 use crate::detach;
 use crate::error::{Error, Result};
 use crate::keeper::refusal;
+use crate::links;
 use crate::options::{ExecStartOptions, StreamTarget};
 use crate::record::{Phase, Record};
 use crate::shared::Shared;
@@ -297,8 +299,17 @@ fn body(
 ) -> Result<RequestBody> {
     let request = &exec.request;
     let empty = Vec::new();
+    let mut config = Cow::Borrowed(&record.config);
+    let linked = links::environment(shared, record)?;
+    if !linked.is_empty() {
+        config
+            .to_mut()
+            .env
+            .get_or_insert_default()
+            .splice(0..0, linked);
+    }
     let process = process::exec(
-        &record.config,
+        &config,
         &record.host,
         &shared.default_ulimits,
         &process::ExecRequest {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use berth_base::{Id, Timestamp};
-use berth_docker::container::{Inspect, NetworkSettings, State as WireState};
+use berth_docker::container::{HostConfig, Inspect, NetworkSettings, State as WireState};
 use berth_docker::image::{Descriptor, DriverData};
 use berth_docker::network::EndpointSettings;
 use berth_docker::port::{PortBinding, PortMap};
 
 use crate::etc;
+use crate::links;
 use crate::network::dns_names;
 use crate::record::{Connected, Phase, Record, State, View};
 use crate::shared::Shared;
@@ -46,7 +47,10 @@ pub fn inspect(shared: &Shared, view: &View) -> Inspect {
         driver: DRIVER.to_owned(),
         platform: record.platform.clone(),
         exec_ids: (!execs.is_empty()).then_some(execs),
-        host_config: record.host.clone(),
+        host_config: HostConfig {
+            links: links::shown(shared, record),
+            ..record.host.clone()
+        },
         graph_driver: Some(DriverData {
             data: None,
             name: DRIVER.to_owned(),

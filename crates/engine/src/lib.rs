@@ -27,6 +27,7 @@ mod images;
 mod inspect;
 mod keeper;
 mod lifecycle;
+mod links;
 mod list;
 mod log_target;
 pub mod logs;

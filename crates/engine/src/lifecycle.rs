@@ -234,11 +234,6 @@ pub async fn remove(
     reference: &str,
     options: RemoveOptions,
 ) -> Result<()> {
-    if options.link {
-        return Err(Error::invalid(format!(
-            "{reference} is not a link: links are not supported"
-        )));
-    }
     let view = handle.view();
     let context = |error: Error| match error.kind {
         ErrorKind::NotFound => error,

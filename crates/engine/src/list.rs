@@ -12,6 +12,7 @@ use berth_docker::port::Port;
 
 use crate::error::{Error, Result};
 use crate::inspect;
+use crate::links;
 use crate::options::ListOptions;
 use crate::record::{Phase, State, View};
 use crate::shared::Shared;
@@ -238,7 +239,11 @@ fn summary(shared: &Shared, view: &View, now: Timestamp) -> Summary {
     let mounts: Vec<MountPoint> = record.mounts.iter().map(|mount| mount.point()).collect();
     Summary {
         id: record.id.to_string(),
-        names: vec![format!("/{}", record.name)],
+        names: [
+            vec![format!("/{}", record.name)],
+            links::names(shared, record),
+        ]
+        .concat(),
         image: record.config.image.clone(),
         image_id: record.image.clone(),
         command: command(view),

@@ -41,7 +41,7 @@ pub struct RemoveOptions {
     pub force: bool,
     /// Its anonymous volumes too.
     pub volumes: bool,
-    /// Remove a link, not a container: always refused, links are not served.
+    /// Remove a link, `parent/alias`, not a container.
     pub link: bool,
 }
 

@@ -54,9 +54,18 @@ pub async fn containers(shared: &Arc<Shared>, filters: &Filters) -> Result<Prune
 
 /// The filter `until`: what was made later stays.
 pub fn until(filters: &Filters, now: Timestamp) -> Result<Option<Timestamp>> {
-    let parse = |text| Timestamp::parse_docker(text, now);
-    let parsed = filters.get("until").next().map(parse).transpose();
-    parsed.map_err(|error| Error::invalid(error.to_string()))
+    let mut given = filters.get("until");
+    let Some(text) = given.next() else {
+        return Ok(None);
+    };
+    if given.next().is_some() {
+        return Err(Error::invalid("more than one until filter specified"));
+    }
+    let parsed = Timestamp::parse_docker(text, now);
+    let failed = |_| format!("failed to parse value as time or duration: {text:?}");
+    parsed
+        .map(Some)
+        .map_err(|error| Error::invalid(failed(error)))
 }
 
 /// The filters `label` and `label!`.

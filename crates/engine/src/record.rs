@@ -17,6 +17,7 @@ use berth_store::{Durability, Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::links::Link;
 use crate::restart::{Ended, Policy};
 use crate::spec::mounts::Mount;
 
@@ -44,6 +45,9 @@ pub struct Record {
     pub endpoints: BTreeMap<String, EndpointSettings>,
     pub rootfs: Snapshot,
     pub mounts: Vec<Mount>,
+    /// To others on the default bridge.
+    #[serde(default)]
+    pub links: Vec<Link>,
 }
 
 /// Directories of the container's own snapshot.

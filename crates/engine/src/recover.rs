@@ -71,6 +71,8 @@ async fn all(shared: &Arc<Shared>) -> Result<()> {
     }
     restore_network(shared, &found).await;
     restore_mounts(shared, &found).await?;
+    // Who is linked to others looks for them, which are older.
+    found.sort_by_key(|(record, beginning)| (beginning.start, record.created));
     let mut folding = Vec::new();
     for (record, beginning) in found {
         let has_ended = beginning.exit.is_some();

@@ -23,6 +23,7 @@ use crate::error::{Context, Error, Result};
 use crate::events::Events;
 use crate::exec::Execs;
 use crate::image_mount;
+use crate::links::Links;
 use crate::names::Names;
 use crate::network::{Network, Networks};
 use crate::record::{Connected, Record};
@@ -48,6 +49,7 @@ pub struct Shared {
     pub mounted: Mounted,
     pub networks: Networks,
     pub names: Names,
+    pub links: Links,
     pub facts: HostFacts,
     pub default_ulimits: Vec<Ulimit>,
     /// The daemon's own id, as `info` shows it.

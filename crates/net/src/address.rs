@@ -129,9 +129,12 @@ impl<A: Address> Cidr<A> {
     }
 
     /// Whether a host may have the address: all but the network's own and, with IPv4, the
-    /// broadcast address.
+    /// broadcast address. A subnet of one or two addresses has neither (RFC 3021, RFC 6164).
     pub fn is_host(self, address: A) -> bool {
         let number = address.number();
+        if self.prefix >= A::BITS - 1 {
+            return self.contains(address);
+        }
         self.contains(address) && number != self.first() && !(A::BROADCAST && number == self.last())
     }
 
@@ -279,6 +282,18 @@ mod tests {
         check(&["172.16.0.0/14", "172.20.0.0/16"], "172.21.0.0/16");
         check(&["172.16.0.0/12"], "192.168.0.0/20");
         check(&["172.16.0.0/12", "192.168.1.0/24"], "192.168.16.0/20");
+    }
+
+    #[test]
+    fn all_addresses_of_the_smallest_subnets_are_hosts() {
+        let hosts = |text: &str| {
+            let subnet: Cidr = text.parse().expect("a subnet");
+            let all = (subnet.first()..=subnet.last()).map(Ipv4Addr::from_number);
+            all.filter(|it| subnet.is_host(*it)).count()
+        };
+        assert_eq!(hosts("10.0.0.0/30"), 2);
+        assert_eq!(hosts("10.0.0.0/31"), 2);
+        assert_eq!(hosts("10.0.0.0/32"), 1);
     }
 
     #[test]

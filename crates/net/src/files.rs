@@ -206,6 +206,21 @@ pub fn host_lines(own: &[(IpAddr, Vec<String>)]) -> String {
     own.iter().map(line).collect()
 }
 
+/// The lines whose first name is this one have this address.
+pub fn with_address(hosts: &str, name: &str, address: IpAddr) -> String {
+    let change = |line: &str| {
+        let of_name = line.split_once('\t').filter(|(_, names)| {
+            let first = names.split(|c: char| c.is_whitespace()).next();
+            first == Some(name)
+        });
+        match of_name {
+            Some((_, names)) => format!("{address}\t{names}"),
+            None => line.to_owned(),
+        }
+    };
+    hosts.split_inclusive('\n').map(change).collect()
+}
+
 fn only_stub(host: &str) -> bool {
     let servers = values(host, "nameserver");
     !servers.is_empty() && servers.iter().all(|server| *server == "127.0.0.53")
@@ -254,6 +269,14 @@ mod tests {
         let text = resolv_conf(inputs);
         let body = text.split_once('\n').map(|(_, body)| body);
         assert_eq!(body, Some(expect));
+    }
+
+    #[test]
+    fn only_the_line_of_the_name_gets_another_address() {
+        let hosts = "127.0.0.1\tlocalhost\n172.17.0.2\tdb c0ffee name\n172.17.0.3\tc0ffee db\n";
+        let changed = with_address(hosts, "db", [172, 17, 0, 9].into());
+        assert_eq!(changed, hosts.replace("172.17.0.2", "172.17.0.9"));
+        assert_eq!(with_address(hosts, "nobody", [1, 1, 1, 1].into()), hosts);
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub use endpoint::{
 pub use error::{Error, Holder};
 pub use net::{BridgeInfo, Net};
 pub use network::{
-    Bridge, DEFAULT_NETWORK, Driver, GatewayMode, GatewayModes, Network, NetworkRequest, Subnet,
-    Subnet6, SubnetRequest, Ways,
+    Bridge, DEFAULT_GATEWAYS, DEFAULT_NETWORK, Driver, GatewayMode, GatewayModes, Network,
+    NetworkRequest, Subnet, Subnet6, SubnetRequest, Ways,
 };
 pub use reach::{Reach, Reachable, Transit, WantedPort};
 pub use resolver::{RESOLVER, ResolverSockets};

@@ -14,9 +14,9 @@ use crate::error::Error;
 /// keeps for it; other networks' are the engine's.
 pub const DEFAULT_NETWORK: &str = "bridge";
 
-/// The names of auxiliary addresses that are the containers' gateway, in place of the bridge.
-const DEFAULT_GATEWAY_V4: &str = "DefaultGatewayIPv4";
-const DEFAULT_GATEWAY_V6: &str = "DefaultGatewayIPv6";
+/// The names of auxiliary addresses that are the containers' gateway, in place of the bridge: of
+/// IPv4, of IPv6.
+pub const DEFAULT_GATEWAYS: [&str; 2] = ["DefaultGatewayIPv4", "DefaultGatewayIPv6"];
 
 /// A network as the engine records it; everything in the kernel follows from it and its
 /// endpoints.
@@ -212,11 +212,11 @@ impl Network {
             v4: self
                 .v4
                 .as_ref()
-                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAY_V4)),
+                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAYS[0])),
             v6: self
                 .v6
                 .as_ref()
-                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAY_V6)),
+                .and_then(|it| it.way(is_bridge, DEFAULT_GATEWAYS[1])),
         }
     }
 

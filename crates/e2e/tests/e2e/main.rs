@@ -21,6 +21,8 @@ mod images;
 mod island;
 mod isolation;
 mod kills;
+mod links;
+mod macvlan;
 mod mounts;
 mod names;
 mod network;

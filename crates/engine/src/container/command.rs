@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::{Owner, WAITING_CLIENTS};
 use crate::error::{Error, Result};
 use crate::keeper::settled;
+use crate::links::Link;
 use crate::network::Network;
 use crate::options::StartOptions;
 use crate::record::{Phase, Record};
@@ -55,6 +56,11 @@ pub enum Command {
     },
     /// A container that waits for its restart stays down.
     CancelRestart {
+        reply: Reply<()>,
+    },
+    /// Takes one of its links away.
+    Unlink {
+        link: Link,
         reply: Reply<()>,
     },
     Rename {
@@ -116,6 +122,7 @@ impl Owner {
                 answer(reply, self.attach(options, &greeting, client).await);
             }
             Command::CancelRestart { reply } => answer(reply, self.cancel_restart().await),
+            Command::Unlink { link, reply } => answer(reply, self.unlink(&link).await),
             Command::Rename { name, reply } => answer(reply, self.rename(name).await),
             Command::Update { host, reply } => answer(reply, self.update(*host).await),
             Command::Connect {
@@ -253,6 +260,17 @@ impl Owner {
             self.state.phase = Phase::Exited;
         }
         self.save_state().await;
+        self.publish();
+        Ok(())
+    }
+
+    async fn unlink(&mut self, link: &Link) -> Result<()> {
+        let mut record = (*self.record).clone();
+        record.links.retain(|other| other != link);
+        record.save(&self.shared.store).await?;
+        self.shared.links.remove(&self.record);
+        self.record = Arc::new(record);
+        self.shared.links.add(&self.record);
         self.publish();
         Ok(())
     }

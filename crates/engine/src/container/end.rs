@@ -165,6 +165,7 @@ impl Owner {
         }
         self.removed = true;
         self.shared.table.remove(&self.record.id);
+        self.shared.links.remove(&self.record);
         self.shared.forget_execs(&self.record.id);
         self.shared.discard(&self.record);
         if volumes {

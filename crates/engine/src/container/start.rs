@@ -22,6 +22,7 @@ use super::{Owner, Reply, START_DEADLINE, by_policy};
 use crate::error::{Context, Error, Result};
 use crate::etc;
 use crate::keeper::{Keeper, refusal};
+use crate::links;
 use crate::log_target;
 use crate::network::Join;
 use crate::options::StartOptions;
@@ -161,10 +162,26 @@ impl Owner {
             return self.start_failed(error, START_FAILED).await;
         }
         self.publish();
+        self.tell_parents().await;
         self.shared.container_event(&self.record, "start", &[]);
         for reply in self.starters.drain(..) {
             answer(reply, Ok(()));
         }
+    }
+
+    /// Those that are linked to it find it at its address.
+    async fn tell_parents(&self) {
+        let (shared, id) = (self.shared.clone(), self.record.id.clone());
+        if !shared.links.has_parents(&id)
+            || shared
+                .clone()
+                .block(move || links::follow(&shared, &id))
+                .await
+                .is_ok()
+        {
+            return;
+        }
+        tracing::error!(container = %self.record.id, "telling those linked to it panicked");
     }
 
     pub(super) async fn start_refused(&mut self, failure: &Failure) {
@@ -306,7 +323,16 @@ impl Job {
         shared.prepare_mounts(record)?;
         let devices = spec::devices::gather(&record.host)?;
         let cgroup = shared.cgroup(record);
-        let config = self.named_config();
+        let mut config = self.named_config();
+        let linked = links::environment(shared, record)?;
+        if !linked.is_empty() {
+            // What the container has itself goes before it.
+            config
+                .to_mut()
+                .env
+                .get_or_insert_default()
+                .splice(0..0, linked);
+        }
         let other_runtime = shared.oci_runtime(record)?;
         let default_seccomp = other_runtime.is_none() && has_default_seccomp(&record.host)?;
         let spec = spec::plan(&Inputs {

@@ -269,6 +269,7 @@ fn plan(id: &Id, request: &CreateRequest) -> Result<Option<NetworkRequest>> {
         }
         _ => {
             let (bridge, mtu) = options::bridge(id.as_str(), &labels, request.internal)?;
+            check_routers(request)?;
             (Driver::Bridge(bridge), mtu, request.internal)
         }
     };
@@ -290,6 +291,22 @@ fn plan(id: &Id, request: &CreateRequest) -> Result<Option<NetworkRequest>> {
         internal,
         driver,
     }))
+}
+
+/// An internal bridge has no way out, so no router can be the gateway.
+fn check_routers(request: &CreateRequest) -> Result<()> {
+    let configs = request
+        .ipam
+        .iter()
+        .flat_map(|ipam| ipam.config.iter().flatten());
+    let mut names = configs.flat_map(|config| config.auxiliary_addresses.keys());
+    let declared = names.any(|name| berth_net::DEFAULT_GATEWAYS.contains(&name.as_str()));
+    match request.internal && declared {
+        true => Err(Error::invalid(
+            "no gateway can be set on an internal bridge network",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_ipam_driver(ipam: &Ipam) -> Result<()> {
