@@ -171,8 +171,9 @@ fn port_map(view: &View) -> PortMap {
     if !matches!(view.state.phase, Phase::Running { .. }) {
         return map;
     }
-    for port in view.record.config.exposed_ports.keys() {
-        map.insert(port.clone(), None);
+    if view.state.has_bridge() {
+        let exposed = view.record.config.exposed_ports.keys();
+        map.extend(exposed.map(|port| (port.clone(), None)));
     }
     for binding in view
         .state

@@ -292,7 +292,7 @@ pub fn ports(view: &View) -> Vec<SummaryPort> {
             protocol: binding.protocol.to_string(),
         })
         .collect();
-    if matches!(view.state.phase, Phase::Running { .. }) {
+    if matches!(view.state.phase, Phase::Running { .. }) && view.state.has_bridge() {
         for text in view.record.config.exposed_ports.keys() {
             let Ok(port) = text.parse::<Port>() else {
                 continue;

@@ -247,6 +247,12 @@ mod got {
 }
 
 impl State {
+    /// Whether it is on a bridge: nowhere else is a port exposed or published.
+    pub fn has_bridge(&self) -> bool {
+        let mut connected = self.endpoints.values();
+        connected.any(|it| it.endpoint.veth.is_some())
+    }
+
     pub fn ended(&self) -> Ended {
         Ended {
             exit_code: self.exit_code,

@@ -40,11 +40,13 @@ impl Child {
         Child::without_parent(network, self.kind).parent == self.parent
     }
 
-    /// Whether its interfaces have hardware addresses of their own.
-    pub fn has_mac(&self) -> bool {
+    /// The hardware address of an interface: what was asked for or, as Docker, a random one. If it
+    /// followed from the IP address, a restarted container would have to wait for the kernel to
+    /// end the namespace of its last run, which still has it. `None`: it has none of its own.
+    pub fn mac(&self, wanted: Option<[u8; 6]>) -> Option<[u8; 6]> {
         match self.kind {
-            ChildKind::Macvlan(_) => true,
-            ChildKind::Ipvlan(..) => false,
+            ChildKind::Macvlan(_) => Some(wanted.unwrap_or_else(random_mac)),
+            ChildKind::Ipvlan(..) => None,
         }
     }
 
@@ -139,6 +141,15 @@ pub fn refused<'a>(child: &'a Child) -> impl FnOnce(netlink::Error) -> Error + '
             why: format!("failed to create the {kind} port: {error}{hint}"),
         }
     }
+}
+
+/// Locally administered.
+fn random_mac() -> [u8; 6] {
+    let mut random = [0u8; 4];
+    // It fails only before the kernel's generator is seeded: long before there are containers.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    let [a, b, c, d] = random;
+    [0x02, 0x42, a, b, c, d]
 }
 
 fn look_up(socket: &mut Socket, name: &str) -> Result<Option<route::Link>, Error> {

@@ -347,7 +347,7 @@ impl Net {
         let (mut mac, mut veth) = (Some(address), None);
         match (&network.driver, &place.link) {
             (Driver::Child(child), _) => {
-                mac = mac.filter(|_| child.has_mac());
+                mac = child.mac(request.mac);
                 self.create_child(child, network.mtu, netns, interface, mac)?;
                 made.interface = Some(Interface::Child);
             }
@@ -452,7 +452,7 @@ fn interface_of(
         name: endpoint.interface.clone(),
         addresses: v4.into_iter().chain(v6).chain(for_link).collect(),
         ways: ways.into_iter().flatten().collect(),
-        announce: request.mac.is_some(),
+        announce: request.mac.is_some() || endpoint.veth.is_none(),
         sysctls: request.sysctls.clone(),
     }
 }

@@ -12,6 +12,7 @@ use crate::bridge::{self, Link, failed};
 use crate::child::{self, Child};
 use crate::error::Error;
 use crate::namespace::Interface;
+use crate::network::Driver;
 
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
@@ -19,7 +20,7 @@ const NAME_ATTEMPTS: usize = 8;
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_LOOK: Duration = Duration::from_micros(500);
 /// How long the end of the namespace that an interface's predecessor was in is waited for.
-const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(1);
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(5);
 const PREDECESSOR_LOOK: Duration = Duration::from_millis(5);
 /// How long the removal of an interface is waited for.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,7 +76,13 @@ impl Net {
         name: &str,
         mac: Option<[u8; 6]>,
     ) -> Result<(), Error> {
-        retry(libc::EINVAL, || {
+        // One that is there still does not pass.
+        let passing = if self.has_children(&child.parent) {
+            libc::EAGAIN
+        } else {
+            libc::EINVAL
+        };
+        retry(passing, || {
             let mut socket = lock(&self.route);
             let parent = child::parent(&mut socket, child)?;
             let wanted = route::Child {
@@ -89,6 +96,14 @@ impl Net {
             Ok(route::create_child(&mut socket, &wanted))
         })?
         .map_err(child::refused(child))
+    }
+
+    /// Whether a container is connected to a network on this parent.
+    fn has_children(&self, parent: &str) -> bool {
+        let state = lock(&self.state);
+        let mut networks = state.all().filter_map(|it| state.network(&it.network));
+        networks
+            .any(|it| matches!(&it.network.driver, Driver::Child(child) if child.parent == parent))
     }
 
     /// Brings the interface up. That of a child is refused while another has its hardware address
