@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_sys::netlink::Socket;
 use berth_sys::netlink::route::{self, Way};
@@ -25,6 +25,9 @@ const QUEUE: usize = 64;
 const LULL: Duration = Duration::from_millis(3);
 /// The same after a namespace was given out, which is going to be connected.
 const START: Duration = Duration::from_millis(30);
+/// How long a carrier is waited for; a packet or two may be lost after that.
+pub const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
+pub const CARRIER_LOOK: Duration = Duration::from_micros(500);
 /// The loopback's index in every namespace.
 const LOOPBACK: u32 = 1;
 
@@ -229,7 +232,24 @@ fn configure(interface: &Interface) -> io::Result<()> {
     let mut socket = Socket::route()?;
     let link = route::link(&mut socket, name)?.ok_or(io::ErrorKind::NotFound)?;
     route::configure(&mut socket, link.index, addresses, ways)?;
+    if *announce {
+        tell_neighbours(&mut socket, name)?;
+    }
     Ok(())
+}
+
+/// They may remember another for the address. The kernel tells them when a link comes up, but the
+/// address comes after that, and the word would be lost before the link has a carrier.
+fn tell_neighbours(socket: &mut Socket, name: &str) -> io::Result<()> {
+    let deadline = Instant::now() + CARRIER_TIMEOUT;
+    loop {
+        let link = route::link(socket, name)?.ok_or(io::ErrorKind::NotFound)?;
+        if link.running || Instant::now() > deadline {
+            route::set_mac(socket, link.index, &link.mac)?;
+            return Ok(());
+        }
+        std::thread::sleep(CARRIER_LOOK);
+    }
 }
 
 fn write_sysctl(path: &str, value: &str) -> io::Result<()> {

@@ -452,7 +452,8 @@ fn interface_of(
         name: endpoint.interface.clone(),
         addresses: v4.into_iter().chain(v6).chain(for_link).collect(),
         ways: ways.into_iter().flatten().collect(),
-        announce: request.mac.is_some() || endpoint.veth.is_none(),
+        // A child with an address of its own has a random one.
+        announce: request.mac.is_some() || (endpoint.veth.is_none() && endpoint.mac.is_some()),
         sysctls: request.sysctls.clone(),
     }
 }

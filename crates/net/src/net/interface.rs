@@ -11,14 +11,11 @@ use super::{Net, lock};
 use crate::bridge::{self, Link, failed};
 use crate::child::{self, Child};
 use crate::error::Error;
-use crate::namespace::Interface;
+use crate::namespace::{CARRIER_LOOK, CARRIER_TIMEOUT, Interface};
 use crate::network::Driver;
 
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
-/// How long a carrier is waited for; a packet or two may be lost after that.
-const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
-const CARRIER_LOOK: Duration = Duration::from_micros(500);
 /// How long the end of the namespace that an interface's predecessor was in is waited for.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(5);
 const PREDECESSOR_LOOK: Duration = Duration::from_millis(5);

@@ -77,7 +77,10 @@ fn macvlan_containers_are_hosts_of_their_parents_network() {
         };
         net.detach("two", two.netns.as_fd(), "lan").expect("detach");
         assert!(!inside(&two.netns, || run("ip -o link")).contains("eth0"));
+        // The remote host remembers the address with the hardware address that is gone.
         net.connect(request()).expect("connect");
+        serve_tcp(&two.netns, 80, "two");
+        assert!(ask_tcp(Some(&machine.remote), two.ipv4(), 80).is_some());
         assert!(ask_tcp(Some(&two.netns), REMOTE, 80).is_some());
         let used = net.remove_network("lan");
         assert!(matches!(used, Err(Error::NetworkInUse { .. })));

@@ -201,6 +201,18 @@ pub fn set_mtu(socket: &mut Socket, index: u32, mtu: u32) -> Result<(), Error> {
     socket.execute(messages).map(|_| ())
 }
 
+/// The link has this hardware address. With `arp_notify` and `ndisc_notify` the kernel tells the
+/// neighbours, also of one that it had already.
+pub fn set_mac(socket: &mut Socket, index: u32, mac: &[u8]) -> Result<(), Error> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let mac = LinkAttribute::Address(mac.to_vec());
+    message.attributes.push(mac);
+    let mut messages = Messages::new();
+    messages.push(RTM_SETLINK, CHANGE, emit(&message));
+    socket.execute(messages).map(|_| ())
+}
+
 /// Makes a link a port of the bridge `master`.
 pub fn set_master(socket: &mut Socket, index: u32, master: u32) -> Result<(), Error> {
     let mut message = LinkMessage::default();
