@@ -1,8 +1,10 @@
 //! One file a command, or a few that do the same to different things.
 
 pub mod attach;
+pub mod changes;
 pub mod completion;
 pub mod context;
+pub mod cp;
 pub mod create;
 pub mod events;
 pub mod exec;

@@ -39,18 +39,18 @@ pub fn command(path: &str, command: &Command, width: usize) -> String {
     out
 }
 
-/// What stands behind `Usage:`.
+/// What stands behind `Usage:`; each further line of a command's usage is another way to call it.
 pub fn usage_line(path: &str, command: &Command) -> String {
     let mut line = path.to_owned();
     let has_flags = command.flags.iter().any(|flag| !flag.hidden);
     if has_flags && matches!(command.body, Body::Run(_)) {
         line.push_str(" [OPTIONS]");
     }
-    if !command.usage.is_empty() {
-        line.push(' ');
-        line.push_str(command.usage);
+    let with = |usage: &str| format!("{line} {usage}");
+    match command.usage {
+        "" => line,
+        usage => usage.lines().map(with).collect::<Vec<_>>().join("\n\t"),
     }
-    line
 }
 
 /// Commands and what they do, in two columns.

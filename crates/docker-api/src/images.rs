@@ -1,6 +1,7 @@
 //! Operations on images.
 
 mod archive;
+mod commit;
 mod create;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::respond::{self, Answer};
 use crate::shapes;
 
 pub use archive::{load, save, save_several};
+pub use commit::commit;
 pub use create::create;
 
 const PRUNE_FILTERS: &[&str] = &["dangling", "label", "label!", "until"];

@@ -5,6 +5,7 @@
 //! route ([`route`]), route to handler (one module for each kind of object), engine, answer. What
 //! differs between the versions of the API is in `shapes`, what statuses errors have in `error`.
 
+mod archive;
 mod auth;
 mod call;
 mod containers;

@@ -3,7 +3,9 @@
 use http::Method;
 
 use crate::route::{Handler, Route};
-use crate::{auth, containers, exec, hijack, images, networks, streams, swarm, system, volumes};
+use crate::{
+    archive, auth, containers, exec, hijack, images, networks, streams, swarm, system, volumes,
+};
 
 /// Order matters only where two patterns match one path: the first wins.
 pub fn all() -> Vec<Route> {
@@ -29,6 +31,22 @@ pub fn all() -> Vec<Route> {
         }),
         get("/containers/{}/json", |call| {
             Box::pin(containers::inspect(call))
+        }),
+        head("/containers/{}/archive", |call| {
+            Box::pin(archive::stat(call))
+        }),
+        get("/containers/{}/archive", |call| {
+            Box::pin(archive::read(call))
+        }),
+        put("/containers/{}/archive", |call| {
+            Box::pin(archive::write(call))
+        }),
+        get("/containers/{}/changes", |call| {
+            Box::pin(archive::changes(call))
+        }),
+        post("/commit", |call| Box::pin(images::commit(call))),
+        get("/containers/{}/export", |call| {
+            Box::pin(archive::export(call))
         }),
         get("/containers/{}/top", |call| Box::pin(containers::top(call))),
         get("/containers/{}/logs", |call| Box::pin(streams::logs(call))),

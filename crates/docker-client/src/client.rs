@@ -102,6 +102,10 @@ impl Request {
         Self::new(Method::GET, path)
     }
 
+    pub fn head(path: impl Into<String>) -> Self {
+        Self::new(Method::HEAD, path)
+    }
+
     pub fn put(path: impl Into<String>) -> Self {
         Self::new(Method::PUT, path)
     }

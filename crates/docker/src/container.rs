@@ -3,6 +3,7 @@
 mod host_config;
 mod inspect;
 mod mount;
+mod path;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ pub use inspect::{Health, HealthcheckResult, Inspect, NetworkSettings, State};
 pub use mount::{
     BindOptions, DriverConfig, ImageOptions, Mount, MountPoint, TmpfsOptions, VolumeOptions,
 };
+pub use path::PathStat;
 pub use summary::{Summary, SummaryHostConfig, SummaryNetworkSettings, SummaryPort};
 
 pub use crate::image::HealthConfig;

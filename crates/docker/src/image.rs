@@ -28,6 +28,14 @@ wire! {
 }
 
 wire! {
+    /// The answer of `POST /commit`.
+    #[serde(rename_all = "PascalCase")]
+    pub struct CommitResponse {
+        pub id: String,
+    }
+}
+
+wire! {
     /// The answer of `GET /images/{name}/json`.
     #[serde(rename_all = "PascalCase")]
     pub struct Inspect {

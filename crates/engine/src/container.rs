@@ -62,6 +62,9 @@ pub struct Handle {
     view: ArcSwap<View>,
     changes: watch::Sender<u64>,
     mailbox: mpsc::Sender<Command>,
+    /// Held by whoever changes the files of a container that does not run: its file system must
+    /// not be mounted twice.
+    pub files: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {
@@ -163,6 +166,7 @@ pub fn spawn(shared: &Arc<Shared>, record: Record, beginning: Beginning) -> Arc<
         view: ArcSwap::from_pointee(view),
         changes: watch::Sender::new(0),
         mailbox,
+        files: Arc::default(),
     });
     let owner = Owner {
         shared: shared.clone(),

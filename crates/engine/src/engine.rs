@@ -1,5 +1,6 @@
 //! The handle: one method for each operation of the API.
 
+mod files;
 mod volumes;
 
 use std::os::fd::OwnedFd;

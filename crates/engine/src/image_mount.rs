@@ -76,14 +76,13 @@ fn snapshot_prefix(container: &str) -> String {
 }
 
 /// Mounts the images of a container. Blocks.
-pub fn mount_for(shared: &Shared, record: &Record) -> Result<()> {
-    let id = record.id.as_str();
+pub fn mount_for(shared: &Shared, record: &Record, holder: &str) -> Result<()> {
     for (index, mount) in indices(&record.mounts) {
-        let name = snapshot(id, index);
+        let name = snapshot(record.id.as_str(), index);
         let image = shared.images.snapshot_image(&name).map_err(from_image)?;
         let rootfs = shared.images.snapshot(&image, &name).map_err(from_image)?;
         let layers: Vec<PathBuf> = std::iter::once(rootfs.upper).chain(rootfs.lower).collect();
-        shared.mounted.hold(&mount.source, id, |place| {
+        shared.mounted.hold(&mount.source, holder, |place| {
             overlay(&layers, place).context(format!("mount image {}", image.id))
         })?;
     }

@@ -12,6 +12,7 @@
 //! ```
 
 mod attach;
+mod commit;
 pub mod config;
 mod container;
 mod create;
@@ -21,6 +22,7 @@ pub mod error;
 mod etc;
 pub mod events;
 mod exec;
+mod files;
 mod frame;
 mod image_mount;
 mod images;
@@ -57,7 +59,7 @@ pub use events::EventStream;
 pub use lifecycle::Waiter;
 pub use logs::LogStream;
 pub use options::{
-    AttachOptions, Condition, EventOptions, ExecStartOptions, ListOptions, LogOptions,
-    RemoveOptions, StartOptions, StopOptions, StreamTarget, Waited,
+    AttachOptions, CommitOptions, Condition, EventOptions, ExecStartOptions, ExtractOptions,
+    ListOptions, LogOptions, RemoveOptions, StartOptions, StopOptions, StreamTarget, Waited,
 };
 pub use volume::{Backup, CopyKind};

@@ -1,7 +1,9 @@
 //! What the operations of the engine are asked for.
 
 use berth_base::Timestamp;
+use berth_docker::container::Config;
 use berth_docker::filters::Filters;
+use berth_oci::Reference;
 
 #[derive(Debug, Clone, Default)]
 pub struct StartOptions {
@@ -97,6 +99,29 @@ pub struct ExecStartOptions {
     pub detach: bool,
     /// Rows and columns.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// What a commit says of the new image.
+#[derive(Debug, Clone)]
+pub struct CommitOptions {
+    pub name: Option<Reference>,
+    pub author: String,
+    pub comment: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    /// In place of the container's own, which fills what this leaves open.
+    pub config: Option<Config>,
+    /// Stop the container's processes meanwhile.
+    pub pause: bool,
+}
+
+/// How an archive is added to a container's files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExtractOptions {
+    /// A directory is not replaced by something else, nor the other way round.
+    pub keep_kinds: bool,
+    /// Everything belongs to the user that the container runs as.
+    pub as_user: bool,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -1,25 +1,21 @@
 //! Fills a new volume with what the image has at its destination, as Docker does.
 //!
-//! The image's layers are read directly, by the rules of overlayfs (Documentation/filesystems/
-//! overlayfs.rst): a character device 0/0 hides what is below, and so does the attribute
-//! `trusted.overlay.opaque` of a directory. Mounting them instead would need another process on
-//! kernels before 6.7. No symbolic link is followed, so a hostile layer cannot point out of itself.
+//! The image's layers are read directly ([`berth_image::merged`]): mounting them instead would need
+//! another process on kernels before 6.7.
 //!
 //! Another container may have the volume mounted already, and put links in the way while it is
 //! being filled. So the volume is only written to through descriptors, name by name: what is
 //! opened has just been made, or is no link.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
+use berth_image::merged::{Found, descend, entries, look_up, open_directory};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
-use rustix::io::Errno;
 
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 256;
 
@@ -50,11 +46,6 @@ pub fn fill(directories: &[OwnedFd], target: &Path) -> io::Result<()> {
     }
 }
 
-pub fn open_directory(parent: impl std::os::fd::AsFd, name: &[u8]) -> io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
-}
-
 fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
     for entry in rustix::fs::Dir::read_from(directory)? {
         if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
@@ -62,52 +53,6 @@ fn is_empty(directory: &OwnedFd) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// What a layer has under a name.
-pub enum Found {
-    Nothing,
-    /// Nothing, and nothing below counts.
-    Whiteout,
-    Directory(OwnedFd),
-    Other,
-}
-
-pub fn look_up(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
-    let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(Found::Nothing),
-        Err(error) => return Err(error.into()),
-    };
-    Ok(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice if stat.st_rdev == 0 => Found::Whiteout,
-        FileType::Directory => Found::Directory(open_directory(directory, name)?),
-        _ => Found::Other,
-    })
-}
-
-fn is_opaque(directory: &OwnedFd) -> bool {
-    let mut value = [0u8; 4];
-    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1) if value[0] == b'y')
-}
-
-/// The directories that are merged under a name, topmost first.
-pub fn descend(directories: &[OwnedFd], name: &[u8]) -> io::Result<Vec<OwnedFd>> {
-    let mut found = Vec::new();
-    for directory in directories {
-        match look_up(directory, name)? {
-            Found::Nothing => {}
-            Found::Directory(inner) => {
-                let last = is_opaque(&inner);
-                found.push(inner);
-                if last {
-                    break;
-                }
-            }
-            Found::Whiteout | Found::Other => break,
-        }
-    }
-    Ok(found)
 }
 
 fn copy_directory(directories: &[OwnedFd], target: &OwnedFd, depth: usize) -> io::Result<()> {
@@ -126,24 +71,10 @@ fn copy_directory(directories: &[OwnedFd], target: &OwnedFd, depth: usize) -> io
                 let merged = descend(&directories[first..], name.as_bytes())?;
                 copy_directory(&merged, &inner, depth + 1)?;
             }
-            Found::Other => copy_other(&directories[first], &name, target)?,
+            Found::Other(_) => copy_other(&directories[first], &name, target)?,
         }
     }
     dress(target, &rustix::fs::fstat(top)?)
-}
-
-/// Every name, with the topmost directory that has it.
-fn entries(directories: &[OwnedFd]) -> io::Result<BTreeMap<CString, usize>> {
-    let mut names = BTreeMap::new();
-    for (index, directory) in directories.iter().enumerate() {
-        for entry in rustix::fs::Dir::read_from(directory)? {
-            let entry = entry?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.entry(entry.file_name().to_owned()).or_insert(index);
-            }
-        }
-    }
-    Ok(names)
 }
 
 /// A file or a symbolic link. Sockets, pipes and devices are left out.

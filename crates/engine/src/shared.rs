@@ -160,9 +160,10 @@ impl Shared {
 
     /// Mounts the volumes and images that a container mounts in turn, makes what `-v` binds and
     /// does not exist, and looks whether binds can have their propagation. Blocks.
-    pub fn prepare_mounts(&self, record: &Record) -> Result<()> {
-        self.volumes.mount_for(&self.mounted, record)?;
-        image_mount::mount_for(self, record)?;
+    /// `holder`: whoever wants [`Self::held_places`] mounted.
+    pub fn prepare_mounts(&self, record: &Record, holder: &str) -> Result<()> {
+        self.volumes.mount_for(&self.mounted, record, holder)?;
+        image_mount::mount_for(self, record, holder)?;
         let mut table = None;
         for mount in &record.mounts {
             let Kind::Bind { create } = mount.kind else {

@@ -5,7 +5,7 @@ mod driver;
 mod mounted;
 mod place;
 mod turns;
-mod writers;
+pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -214,9 +214,9 @@ impl Volumes {
     }
 
     /// Mounts what a container's volumes are by their options. Blocks.
-    pub fn mount_for(&self, mounted: &Mounted, record: &Record) -> Result<()> {
+    pub fn mount_for(&self, mounted: &Mounted, record: &Record, holder: &str) -> Result<()> {
         for (place, file_system) in self.file_systems(record) {
-            self.hold(mounted, &place, record.id.as_str(), &file_system)?;
+            self.hold(mounted, &place, holder, &file_system)?;
         }
         Ok(())
     }

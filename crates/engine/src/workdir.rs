@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::populate::{Found, descend, look_up, open_directory};
+use berth_image::merged::{Found, descend, look_up, open_directory};
 
 /// As many as the kernel follows.
 const MAX_LINKS: u32 = 40;
@@ -83,7 +83,7 @@ fn other<'a>(directories: &'a [OwnedFd], name: &[u8]) -> io::Result<Option<&'a O
         match look_up(directory, name)? {
             Found::Nothing => {}
             Found::Whiteout | Found::Directory(_) => return Ok(None),
-            Found::Other => return Ok(Some(directory)),
+            Found::Other(_) => return Ok(Some(directory)),
         }
     }
     Ok(None)

@@ -70,10 +70,7 @@ fn instruction(config: &mut Execution, line: &str) -> Result<(), String> {
             .push(rest.to_owned()),
         "HEALTHCHECK" => config.healthcheck = Some(health(rest)?),
         _ => {
-            return Err(format!(
-                "{} is not a valid change command",
-                word.to_ascii_lowercase()
-            ));
+            return Err(format!("{word} is not a valid change command"));
         }
     }
     Ok(())

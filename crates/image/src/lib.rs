@@ -18,6 +18,7 @@
 
 pub mod blobs;
 pub mod changes;
+pub mod commit;
 pub mod distribution;
 pub mod error;
 pub mod import;
@@ -26,6 +27,7 @@ pub mod inspect;
 pub mod lease;
 pub mod list;
 pub mod load;
+pub mod merged;
 pub mod progress;
 pub mod record;
 pub mod remove;
@@ -37,6 +39,7 @@ pub mod tree;
 pub mod unpack;
 
 mod content;
+mod difference;
 mod images;
 mod layers;
 mod names;
@@ -45,6 +48,8 @@ mod target;
 mod trash;
 
 pub use blobs::Blobs;
+pub use commit::Commit;
+pub use difference::{Change, ChangeKind};
 pub use error::{Error, Kind, Result};
 pub use images::Images;
 pub use import::Import;

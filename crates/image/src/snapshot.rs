@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use berth_oci::Digest;
 
 use crate::content::Content;
+use crate::difference::{self, Change};
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
 use crate::resolve::Image;
@@ -127,6 +128,14 @@ impl Images {
     pub fn snapshot_size(&self, container_id: &str) -> Result<u64> {
         let upper = self.content().snapshots.join(container_id).join("upper");
         berth_sys::tree::disk_usage(&upper).context(|| format!("measure {}", upper.display()))
+    }
+
+    /// What a container has changed in its root file system.
+    pub fn changes(&self, container_id: &str) -> Result<Vec<Change>> {
+        let image = self.snapshot_image(container_id)?;
+        let rootfs = self.snapshot(&image, container_id)?;
+        difference::changes(&rootfs)
+            .context(|| format!("read what container {container_id} has changed"))
     }
 
     fn make_snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {

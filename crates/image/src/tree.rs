@@ -12,10 +12,12 @@
 //! Others may change the directory meanwhile. What vanishes is left out, links that they put in the
 //! way are not followed; whether the files of one moment come together is the caller's matter.
 
-mod walk;
+pub(crate) mod walk;
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -23,7 +25,7 @@ use rustix::io::Errno;
 
 use crate::tar::writer::Writer;
 use crate::tar::{Entry, Segment};
-use crate::unpack::{self, At, Data, Target};
+use crate::unpack::{self, At, Data, Rules, Target};
 
 pub use crate::unpack::Error;
 
@@ -35,19 +37,55 @@ const BUFFER: usize = 256 << 10;
 /// # Errors
 /// Of reading the directory or of the sink.
 pub fn archive(root: &Path, sink: impl Write) -> io::Result<()> {
+    write(sink, |visit| walk::walk(root, visit))
+}
+
+/// Writes what `name` in a directory is, and all below it, as `called` in the archive: as Docker
+/// tells it, with times to the second, capabilities as the only attributes, and without holes, so
+/// that any client can read it. Symbolic links are not followed.
+///
+/// # Errors
+/// As [`archive`].
+pub fn archive_plain(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    called: &[u8],
+    sink: impl Write,
+) -> io::Result<()> {
+    write(sink, |visit| walk::walk_plain(parent, name, called, visit))
+}
+
+/// As [`archive_plain`], of everything in a directory, by its own name.
+///
+/// # Errors
+/// As [`archive`].
+pub fn archive_plain_below(directory: &OwnedFd, sink: impl Write) -> io::Result<()> {
+    write(sink, |visit| walk::walk_plain_below(directory, visit))
+}
+
+/// Writes the members that a walk visits.
+pub(crate) fn write(
+    sink: impl Write,
+    walk: impl FnOnce(&mut walk::Visit<'_>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut writer = Writer::new(sink);
-    walk::walk(root, &mut |entry, file| {
+    let mut buffer = vec![0; BUFFER];
+    walk(&mut |entry, file| {
         writer.entry(entry)?;
         match file {
-            Some(file) => write_data(&mut writer, entry, file),
+            Some(file) => write_data(&mut writer, entry, file, &mut buffer),
             None => Ok(()),
         }
     })?;
-    writer.finish().map(drop)
+    writer.finish()?.flush()
 }
 
-fn write_data<W: Write>(writer: &mut Writer<W>, entry: &Entry, file: &File) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
+fn write_data<W: Write>(
+    writer: &mut Writer<W>,
+    entry: &Entry,
+    file: &File,
+    buffer: &mut [u8],
+) -> io::Result<()> {
     let mut stored = 0;
     for segment in entry.segments().iter() {
         let mut done = 0;
@@ -78,6 +116,41 @@ fn write_data<W: Write>(writer: &mut Writer<W>, entry: &Entry, file: &File) -> i
 /// unspecified.
 pub fn restore(source: impl Read + Send, root: &Path) -> Result<(), Error> {
     let mut target = Target::of_files(root)?;
+    unpack::apply_all(source, &mut target)?;
+    target.finish().map(drop)
+}
+
+/// How [`extract`] treats what it finds and what the archive says.
+#[derive(Debug, Clone, Default)]
+pub struct Extract {
+    /// The user and group of everything, whatever the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// A directory is not replaced by something else, nor the other way round.
+    pub keep_kinds: bool,
+    /// In each name the first of these is replaced by the second, once.
+    pub rename: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Adds the members of an archive, plain or compressed, to a directory that others may change
+/// meanwhile. `directory` is its path below `root`, without links, `.` and `..`; to the links that
+/// lead elsewhere `root` is `/`.
+///
+/// # Errors
+/// As [`restore`]; the members before stay.
+pub fn extract(
+    source: impl Read + Send,
+    root: OwnedFd,
+    directory: &[u8],
+    how: &Extract,
+) -> Result<(), Error> {
+    let rules = Rules {
+        is_layer: false,
+        below: Some(directory.to_vec()),
+        owner: how.owner,
+        keeps_kinds: how.keep_kinds,
+        rename: how.rename.clone(),
+    };
+    let mut target = Target::new(root, rules);
     unpack::apply_all(source, &mut target)?;
     target.finish().map(drop)
 }

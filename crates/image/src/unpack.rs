@@ -19,9 +19,9 @@ use berth_oci::Digest;
 
 use crate::tar::reader::Reader;
 
-pub(crate) use apply::{At, Target};
+pub(crate) use apply::{At, Rules, Target};
 pub(crate) use decompress::{Compression, decoder, sniff};
-pub(crate) use entry::Data;
+pub(crate) use entry::{Data, proc_path};
 
 /// Overlayfs' mark of a directory that shows nothing of the layers below.
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
@@ -34,6 +34,14 @@ pub enum Error {
     Compression(&'static str),
     #[error("{path:?}: {problem}")]
     Entry { path: String, problem: &'static str },
+    #[error("cannot overwrite {existing} {path:?} with {new} {into:?}")]
+    Kept {
+        path: String,
+        /// The directory that the archive is extracted into.
+        into: String,
+        existing: &'static str,
+        new: &'static str,
+    },
     #[error("{operation} {path:?}")]
     Apply {
         operation: &'static str,

@@ -36,7 +36,7 @@ mod end;
 mod files;
 mod process;
 mod requests;
-mod sources;
+pub mod sources;
 mod start;
 mod turn;
 

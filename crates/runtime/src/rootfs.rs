@@ -1,5 +1,6 @@
 //! The container's root file system: the overlay, the mounts in it, devices and masks.
 
+pub mod assemble;
 pub(crate) mod cgroups;
 pub(crate) mod copyup;
 pub(crate) mod devices;
@@ -8,4 +9,4 @@ pub(crate) mod masks;
 pub(crate) mod mounts;
 pub(crate) mod options;
 pub mod overlay;
-pub(crate) mod path;
+pub mod path;

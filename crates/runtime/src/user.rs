@@ -48,11 +48,7 @@ pub fn apply(
     root: BorrowedFd<'_>,
     request: &UserRequest,
 ) -> Result<(), Error> {
-    let user = resolve(
-        request,
-        &read(root, "etc/passwd")?,
-        &read(root, "etc/group")?,
-    )?;
+    let user = find(root, request)?;
     let ids = process.user_mut();
     ids.set_uid(user.uid);
     ids.set_gid(user.gid);
@@ -65,6 +61,18 @@ pub fn apply(
         env.push(format!("HOME={}", user.home));
     }
     Ok(())
+}
+
+/// Looks the request up in the account files below `root`.
+///
+/// # Errors
+/// As [`apply`].
+pub fn find(root: BorrowedFd<'_>, request: &UserRequest) -> Result<User, Error> {
+    resolve(
+        request,
+        &read(root, "etc/passwd")?,
+        &read(root, "etc/group")?,
+    )
 }
 
 /// The look-up itself, on the texts of the two files.

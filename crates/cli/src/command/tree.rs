@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::Command;
 use crate::commands::{
-    attach, completion, context, create, events, exec, image, images, info, inspect, lifecycle,
-    load, login, logs, network, port, ports, ps, pull, run, start, system, update, version, volume,
-    volume_copy,
+    attach, changes, completion, context, cp, create, events, exec, image, images, info, inspect,
+    lifecycle, load, login, logs, network, port, ports, ps, pull, run, start, system, update,
+    version, volume, volume_copy,
 };
 use crate::flags::Flag;
 use crate::help;
@@ -40,12 +40,16 @@ const COMMON: &[&str] = &["run", "exec", "ps", "pull", "images", "version", "inf
 
 pub const ROOT: &[Command] = &[
     attach::ATTACH,
+    changes::COMMIT,
     completion::COMPLETION,
     Command::group("container", "Manage containers", CONTAINER),
     Command::group("context", "Manage contexts", CONTEXT),
+    cp::CP,
     create::CREATE,
+    changes::DIFF,
     events::EVENTS,
     exec::EXEC,
+    changes::EXPORT,
     image::HISTORY,
     Command::group("image", "Manage images", IMAGE),
     images::IMAGES,
@@ -83,8 +87,12 @@ pub const ROOT: &[Command] = &[
 
 const CONTAINER: &[Command] = &[
     attach::ATTACH,
+    changes::COMMIT,
+    cp::CP,
     create::CREATE,
+    changes::DIFF,
     exec::EXEC,
+    changes::EXPORT,
     inspect::CONTAINER,
     lifecycle::KILL,
     logs::LOGS,

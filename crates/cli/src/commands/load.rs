@@ -1,6 +1,8 @@
 //! Images from and to archives: `load`, `save`, `import`.
 
 use std::io::IsTerminal;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use berth_docker::stream::JsonMessage;
 use berth_docker_client::{Messages, Query, Request, Response};
@@ -122,6 +124,7 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
     }
+    check_target(output, "save image")?;
     cli.block_on(async {
         let mut query = Query::new();
         for name in &flags.args {
@@ -135,6 +138,37 @@ fn save(cli: &Cli, flags: &Parsed) -> Outcome {
         write_out(response, output, "save image").await?;
         Ok(0)
     })
+}
+
+/// Before anything is asked for: whether its answer can be written to a file of this name.
+pub fn check_target(output: Option<&str>, what: &str) -> Result<(), Failure> {
+    let Some(path) = output.map(Path::new) else {
+        return Ok(());
+    };
+    let refused = |reason: &str| Failure::new(format!("failed to {what}: {reason}"));
+    let kind = match std::fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(_) => {
+            let directory = path.parent().filter(|parent| *parent != Path::new(""));
+            let Some((directory, Err(error))) =
+                directory.map(|parent| (parent.display(), std::fs::metadata(parent)))
+            else {
+                return Ok(());
+            };
+            let error = os_words(&error);
+            return Err(refused(&format!(
+                "invalid output path: stat {directory}: {error}"
+            )));
+        }
+    };
+    match () {
+        () if kind.is_dir() => Err(refused("cannot write to a directory")),
+        () if kind.is_char_device() => Err(refused("cannot write to a character device file")),
+        () if kind.is_block_device() => Err(refused("cannot write to a block device file")),
+        () if kind.is_fifo() => Err(refused("cannot write to a named pipe (FIFO)")),
+        () if kind.is_socket() => Err(refused("cannot write to a socket")),
+        () => Ok(()),
+    }
 }
 
 /// Writes an answer's body to a file, or to standard output. A new file takes the old one's place

@@ -3,15 +3,13 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use berth_http::body;
 use berth_image::Reporter;
 use http::StatusCode;
-use tokio::sync::oneshot;
 
 use super::{block, platform, publish};
 use crate::call::Call;
 use crate::error::Error;
-use crate::pipe::{Reader, Writer};
+use crate::pipe::{self, Reader};
 use crate::progress;
 use crate::respond::{self, Answer};
 
@@ -63,35 +61,17 @@ pub async fn save_several(call: Call) -> Answer {
     write(call, names).await
 }
 
-/// An unknown name is refused before the first byte; what fails later breaks the answer off.
 async fn write(call: Call, names: Vec<String>) -> Answer {
     let platform = platform(&call)?;
-    let (sender, body) = body::channel(respond::QUEUED_CHUNKS);
-    let (started, mut first_bytes) = oneshot::channel();
-    let (ended, result) = oneshot::channel();
     let shared = Arc::clone(&call.shared);
-    let failing = sender.clone();
-    call.shared.scope.spawn("save images", async move {
-        let saved = block(&shared, move |images| {
-            let mut out = Writer::new(sender, started);
+    let body = pipe::written(&call.shared.scope, "save images", |mut out| async move {
+        block(&shared, move |images| {
             images.save(&names, platform.as_ref(), &mut out)?;
             // A client that has gone does not miss the end.
             out.flush().ok();
             Ok(())
         })
-        .await;
-        // The receiver waits only until the first bytes.
-        if let Err(Err(error)) = ended.send(saved) {
-            tracing::warn!(%error, "save images");
-            failing.fail(error).await;
-        }
+        .await
     });
-    tokio::select! {
-        biased;
-        Ok(()) = &mut first_bytes => {}
-        ended = result => if let Ok(Err(error)) = ended {
-            return Err(error);
-        },
-    }
-    Ok(respond::respond(StatusCode::OK, respond::TAR, body))
+    Ok(respond::respond(StatusCode::OK, respond::TAR, body.await?))
 }

@@ -1,15 +1,11 @@
 //! What Docker has no operations for, below `/berth` (`docs/volumes.md`).
 
-use std::io::Write;
-
 use berth_engine::CopyKind;
-use berth_http::body;
 use http::StatusCode;
-use tokio::sync::oneshot;
 
 use crate::call::Call;
 use crate::error::Error;
-use crate::pipe::{Reader, Writer};
+use crate::pipe::{self, Reader};
 use crate::respond::{self, Answer};
 
 /// `POST /berth/volumes/NAME/snapshot?name=&pause=`
@@ -49,34 +45,13 @@ pub async fn backup(call: Call) -> Answer {
     let backup = call
         .finish(async move { engine.volume_backup(&name, pause).await })
         .await?;
-    let (sender, body) = body::channel(respond::QUEUED_CHUNKS);
-    let (started, mut first_bytes) = oneshot::channel();
-    let failing = sender.clone();
-    let scope = &call.shared.scope;
-    let mut work = scope.spawn_blocking(move || {
-        let mut out = Writer::new(sender, started);
-        backup.write(&mut out)?;
-        // A client that has gone does not miss the end.
-        out.flush().ok();
-        Ok(())
+    let scope = call.shared.scope.clone();
+    let body = pipe::written(&call.shared.scope, "back a volume up", |out| async move {
+        let panicked = |_| berth_engine::Error::internal("writing the archive panicked");
+        let written = scope.spawn_blocking(move || backup.write(out)).await;
+        Ok(written.map_err(panicked)??)
     });
-    let ended = tokio::select! {
-        biased;
-        Ok(()) = &mut first_bytes => None,
-        ended = &mut work => Some(ended),
-    };
-    let panicked = || berth_engine::Error::internal("writing the archive panicked");
-    if let Some(ended) = ended {
-        ended.unwrap_or_else(|_| Err(panicked()))?;
-    } else {
-        scope.spawn("write an archive", async move {
-            if let Err(error) = work.await.unwrap_or_else(|_| Err(panicked())) {
-                tracing::warn!(%error, "break a backup off");
-                failing.fail(error).await;
-            }
-        });
-    }
-    Ok(respond::respond(StatusCode::OK, respond::TAR, body))
+    Ok(respond::respond(StatusCode::OK, respond::TAR, body.await?))
 }
 
 /// `PUT /berth/volumes/NAME/archive?force=` with an archive, plain or compressed, as the body.

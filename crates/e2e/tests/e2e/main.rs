@@ -15,6 +15,7 @@ mod daemon;
 mod damage;
 mod demo;
 mod faults;
+mod files;
 mod firewalls;
 mod hosts;
 mod images;

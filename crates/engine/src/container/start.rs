@@ -70,9 +70,16 @@ impl Owner {
     /// Forks the keeper. What it says next decides.
     async fn launch(&mut self, options: StartOptions) {
         self.released().await;
+        let handle = self.handle.clone();
+        let files = tokio::time::timeout(RELEASE_DEADLINE, handle.files.lock()).await;
+        if files.is_err() {
+            tracing::warn!(container = %self.record.id, "its files are being written to still");
+        }
         self.state.phase = Phase::Starting;
         self.state.stopped_by_user = false;
         self.publish();
+        // Who wants to write from now on sees that it starts.
+        drop(files);
         let result = match self.joins() {
             Ok(joins) => {
                 let job = Job {
@@ -320,7 +327,7 @@ impl Job {
         let (shared, record) = (&self.shared, &self.record);
         let id = record.id.as_str();
         let etc = etc::write(shared, record, &self.joins.network)?;
-        shared.prepare_mounts(record)?;
+        shared.prepare_mounts(record, id)?;
         let devices = spec::devices::gather(&record.host)?;
         let cgroup = shared.cgroup(record);
         let mut config = self.named_config();

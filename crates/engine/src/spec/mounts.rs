@@ -232,7 +232,7 @@ impl Mount {
     }
 
     /// The part of a volume or image that is mounted; empty for all of it.
-    fn subpath(&self) -> &str {
+    pub fn subpath(&self) -> &str {
         match &self.kind {
             Kind::Volume { subpath, .. } | Kind::Image { subpath, .. } => subpath,
             Kind::Bind { .. } | Kind::Tmpfs { .. } => "",

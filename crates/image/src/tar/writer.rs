@@ -52,7 +52,7 @@ impl<W: Write> Writer<W> {
     /// [`Writer::pad`].
     pub(crate) fn entry(&mut self, entry: &Entry) -> io::Result<()> {
         let mut path = entry.path.clone();
-        if entry.kind == EntryKind::Directory {
+        if entry.kind == EntryKind::Directory && !path.ends_with(b"/") {
             path.push(b'/');
         }
         let map = entry

@@ -1,5 +1,6 @@
 //! A layer's directory while it is filled: where members go, and what stays to be done at the end.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,8 +27,7 @@ const MAX_REMEMBERED: usize = 128 << 20;
 /// The directory that a layer is unpacked into.
 pub(crate) struct Target {
     pub(super) root: OwnedFd,
-    /// Whether names say what lower layers have to hide.
-    pub(super) is_layer: bool,
+    pub(super) rules: Rules,
     /// The directory of the member before: members mostly come directory by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set last since filling a directory changes them.
@@ -39,17 +39,70 @@ pub(crate) struct Target {
     pub(super) size_bytes: u64,
 }
 
+/// What is done otherwise than with the files of a volume.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// Names say what lower layers have to hide.
+    pub is_layer: bool,
+    /// The directory that members go into, below the root, which symbolic links see as `/`; cleaned.
+    /// It stays as it is if it is not the root itself.
+    pub below: Option<Vec<u8>>,
+    /// The user and group of everything, whatever the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// No directory is replaced by something else, nor the other way round.
+    pub keeps_kinds: bool,
+    /// In each name the first of these is replaced by the second, once.
+    pub rename: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Rules {
+    /// The member as it is to be made.
+    fn adapt<'a>(&self, entry: &'a Entry) -> Cow<'a, Entry> {
+        let mut entry = Cow::Borrowed(entry);
+        if let Some((uid, gid)) = self.owner {
+            let entry = entry.to_mut();
+            (entry.uid, entry.gid) = (uid.into(), gid.into());
+        }
+        if let Some((old, new)) = &self.rename {
+            let entry = entry.to_mut();
+            entry.path = replaced(&entry.path, old, new);
+            if entry.kind == EntryKind::HardLink {
+                entry.link = replaced(&entry.link, old, new);
+            }
+        }
+        entry
+    }
+}
+
+/// With the first place where `old` stands replaced. Nothing at all stands at the beginning.
+fn replaced(text: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let at = match old.len() {
+        0 => Some(0),
+        length => text.windows(length).position(|window| window == old),
+    };
+    match at {
+        Some(at) => [&text[..at], new, &text[at + old.len()..]].concat(),
+        None => text.to_vec(),
+    }
+}
+
 impl Target {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        Self::new(root, true)
+        Self::at(
+            root,
+            Rules {
+                is_layer: true,
+                ..Rules::default()
+            },
+        )
     }
 
     /// Of files that are not a layer's: every name is just a name.
     pub(crate) fn of_files(root: &Path) -> Result<Self, Error> {
-        Self::new(root, false)
+        Self::at(root, Rules::default())
     }
 
-    fn new(root: &Path, is_layer: bool) -> Result<Self, Error> {
+    fn at(root: &Path, rules: Rules) -> Result<Self, Error> {
         let root = rustix::fs::open(
             root,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
@@ -59,25 +112,33 @@ impl Target {
             path: root.to_owned(),
             source: errno.into(),
         })?;
-        Ok(Self {
+        Ok(Self::new(root, rules))
+    }
+
+    pub(crate) fn new(root: OwnedFd, rules: Rules) -> Self {
+        Self {
             root,
-            is_layer,
+            rules,
             parent: None,
             times: Vec::new(),
             implied: Vec::new(),
             remembered: 0,
             root_described: false,
             size_bytes: 0,
-        })
+        }
     }
 
     pub(crate) fn apply(&mut self, entry: &Entry, data: &mut impl Data) -> Result<(), Error> {
+        let entry = &*self.rules.adapt(entry);
         let at = At::new(&entry.path);
-        let path = Clean::parse(&entry.path).map_err(|problem| at.problem(problem))?;
+        let mut path = Clean::parse(&entry.path).map_err(|problem| at.problem(problem))?;
         if path.is_root() {
             return self.describe_root(entry, &at);
         }
-        let marker = match self.is_layer {
+        if let Some(below) = &self.rules.below {
+            path = path.under(below);
+        }
+        let marker = match self.rules.is_layer {
             true => path.marker().map_err(|problem| at.problem(problem))?,
             false => Marker::None,
         };
@@ -121,13 +182,20 @@ impl Target {
     /// Opens a path beneath the root. Symbolic links within are followed as if the root were `/`.
     pub(super) fn open_directory(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        rustix::fs::openat2(
-            &self.root,
-            path,
-            flags | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        loop {
+            let opened = rustix::fs::openat2(
+                &self.root,
+                path,
+                flags | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            );
+            match opened {
+                // Somebody renamed something meanwhile; openat2(2) says to try again.
+                Err(Errno::AGAIN) => {}
+                opened => return opened,
+            }
+        }
     }
 
     /// The directory that a member goes into, made if no entry has described it.
@@ -210,6 +278,9 @@ impl Target {
     }
 
     fn describe_root(&mut self, entry: &Entry, at: &At<'_>) -> Result<(), Error> {
+        if self.rules.below.is_some() {
+            return Ok(());
+        }
         if entry.kind != EntryKind::Directory {
             return Err(at.problem("the root of a layer has to be a directory"));
         }
@@ -232,6 +303,18 @@ impl<'a> At<'a> {
         Error::Entry {
             path: self.path(),
             problem,
+        }
+    }
+
+    pub(super) fn kept(&self, rules: &Rules, existing: &'static str, new: &'static str) -> Error {
+        let below = rules.below.as_deref().unwrap_or_default();
+        let path = self.path();
+        let inside = Path::new(&path).strip_prefix(OsStr::from_bytes(below));
+        Error::Kept {
+            path: inside.map_or_else(|_| path.clone(), |path| path.display().to_string()),
+            into: format!("/{}", String::from_utf8_lossy(below)),
+            existing,
+            new,
         }
     }
 

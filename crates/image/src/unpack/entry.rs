@@ -112,10 +112,13 @@ impl Target {
             Ok(()) => {}
             Err(Errno::EXIST) => {
                 if open().is_err() {
+                    if self.rules.keeps_kinds {
+                        return Err(at.kept(&self.rules, "non-directory", "directory"));
+                    }
                     // What was here before hid the lower layers, and so does what replaces it.
                     remove(parent, name, at)?;
                     make().map_err(|errno| at.failed("make directory", errno))?;
-                    if self.is_layer {
+                    if self.rules.is_layer {
                         make_opaque(parent, name, at)?;
                     }
                 }
@@ -137,6 +140,10 @@ impl Target {
     ) -> Result<(), Error> {
         let target = Clean::parse(&entry.link)
             .map_err(|_| at.problem("a hard link leads out of the layer"))?;
+        let target = match &self.rules.below {
+            Some(below) => target.under(below),
+            None => target,
+        };
         let (directory, target_name) = target.split();
         let directory = self
             .open_directory(directory, OFlags::PATH)
@@ -179,6 +186,9 @@ impl Target {
     ) -> Result<T, Error> {
         match make() {
             Err(Errno::EXIST) => {
+                if self.rules.keeps_kinds && open_directory(parent, name).is_ok() {
+                    return Err(at.kept(&self.rules, "directory", "non-directory"));
+                }
                 remove(parent, name, at)?;
                 make()
             }
@@ -241,14 +251,16 @@ fn describe_node(
     )
     .map_err(|errno| at.failed("chown", errno))?;
     if has_mode {
-        // It was made here and nobody else writes to this directory, so it is no link.
-        rustix::fs::chmodat(
-            parent,
-            name,
-            Mode::from_raw_mode(entry.mode),
-            AtFlags::empty(),
-        )
-        .map_err(|errno| at.failed("chmod", errno))?;
+        let failed = |errno| at.failed("chmod", errno);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&node).map_err(failed)?;
+        // Somebody else may have put a link in its place.
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(at.problem("it was replaced while it was made"));
+        }
+        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+        rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode)).map_err(failed)?;
     }
     for (attribute, value) in attributes(entry) {
         let path = proc_path(parent, name);
@@ -261,7 +273,7 @@ fn describe_node(
 }
 
 /// The path of a name in an open directory, for calls that know no `*at` form.
-pub(super) fn proc_path(parent: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
+pub(crate) fn proc_path(parent: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(OsStr::from_bytes(name))
 }
 

@@ -54,6 +54,14 @@ impl Clean {
         &self.0
     }
 
+    /// The same path below a directory.
+    pub(crate) fn under(self, directory: &[u8]) -> Self {
+        match directory {
+            [] => self,
+            directory => Self([directory, b"/", &self.0].concat()),
+        }
+    }
+
     pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }

@@ -48,8 +48,9 @@ fn missing(base: &Path, below: &Path) -> PathBuf {
     path
 }
 
-/// Links may lead elsewhere in the directory, but not out of it.
-fn open(base: &Path, below: PathBuf) -> Result<OwnedFd, Error> {
+/// Opens a part of a directory as a location (O_PATH). Links may lead elsewhere in the directory,
+/// but not out of it.
+pub fn open(base: &Path, below: PathBuf) -> Result<OwnedFd, Error> {
     let path = base.join(&below);
     let failed = |errno| match errno {
         Errno::XDEV | Errno::LOOP => Error::invalid(format!(

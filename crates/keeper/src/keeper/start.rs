@@ -17,7 +17,7 @@ use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::protocol::{Event, Failure, FailureKind, Launch, Rootfs};
 use berth_runtime::container::{self, Container, CreateRequest, Created, Stdio};
-use berth_runtime::rootfs::overlay::{self, Overlay};
+use berth_runtime::rootfs::overlay::{self, Overlay, Upper};
 use berth_runtime::seccomp::Filter;
 use berth_runtime::user;
 
@@ -278,9 +278,11 @@ fn mount(rootfs: &Rootfs) -> Result<Option<OwnedFd>, Failure> {
         } => {
             let overlay = Overlay {
                 lower,
-                upper,
-                work,
-                volatile: *volatile,
+                upper: Some(Upper {
+                    directory: upper,
+                    work,
+                    volatile: *volatile,
+                }),
             };
             overlay::mount(&overlay)
                 .map(Some)

@@ -12,7 +12,7 @@ use berth_keeper::keeper;
 use berth_keeper::launcher::{self, Launcher};
 use berth_keeper::protocol::{Event, FailureKind, LauncherRequest, ReplyBody, RequestBody, Target};
 use berth_runtime::cgroup::Cgroup;
-use berth_runtime::rootfs::overlay::{Overlay, mount_classic};
+use berth_runtime::rootfs::overlay::{Overlay, Upper, mount_classic};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{Control, World, is_alive, read_log, until};
@@ -35,9 +35,11 @@ pub fn an_overlay_can_be_mounted_the_classic_way() {
     for volatile in [false, true] {
         let overlay = Overlay {
             lower: &lower,
-            upper: &upper,
-            work: &work,
-            volatile,
+            upper: Some(Upper {
+                directory: &upper,
+                work: &work,
+                volatile,
+            }),
         };
         let mount = mount_classic(&overlay).unwrap();
         let root = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mount));

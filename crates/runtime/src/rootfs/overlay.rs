@@ -32,12 +32,26 @@ const OPTIONS: [(&str, &str); 3] = [
 /// The layers of an overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlay<'a> {
-    /// The topmost layer first; at least one.
+    /// The topmost layer first; at least one, and two if there is nothing above.
     pub lower: &'a [PathBuf],
-    pub upper: &'a Path,
+    /// What is written goes here; without it the file system is read-only.
+    pub upper: Option<Upper<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upper<'a> {
+    pub directory: &'a Path,
     pub work: &'a Path,
     /// Skip every sync of the upper layer; for roots that are deleted anyway.
     pub volatile: bool,
+}
+
+impl Overlay<'_> {
+    /// The directory that stands for the whole.
+    fn top(&self) -> &Path {
+        let lower = || self.lower.first().map_or(Path::new("/"), PathBuf::as_path);
+        self.upper.map_or_else(lower, |upper| upper.directory)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +73,7 @@ struct Failed {
 
 impl Failed {
     fn of(self, overlay: &Overlay<'_>) -> Error {
-        let path = overlay.upper.to_owned();
+        let path = overlay.top().to_owned();
         Error::Mount {
             path,
             step: self.step,
@@ -75,18 +89,30 @@ fn at(step: &'static str) -> impl Fn(Errno) -> Failed {
 /// Mounts the overlay detached and returns the mount's descriptor. The file system lives until
 /// the last reference to it (this descriptor, a container's mount namespace) is gone.
 pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
-    if overlay.volatile {
-        forget_volatile(overlay.work);
+    mount_or(overlay, classic::mount)
+}
+
+/// As [`mount`], by a thread that has a mount namespace of its own, of which nothing goes to
+/// another; the process may have other threads.
+pub fn mount_privately(overlay: &Overlay<'_>) -> Result<OwnedFd, Error> {
+    mount_or(overlay, classic::mount_here)
+}
+
+fn mount_or(
+    overlay: &Overlay<'_>,
+    classic: impl FnOnce(&Overlay<'_>) -> Result<OwnedFd, Failed>,
+) -> Result<OwnedFd, Error> {
+    if let Some(upper) = overlay.upper.filter(|upper| upper.volatile) {
+        forget_volatile(upper.work);
     }
-    if !takes_layers_one_by_one(&rustix::system::uname().release().to_string_lossy()) {
-        return mount_classic(overlay);
-    }
-    let mounted = match detached(overlay) {
-        Err(Failed {
+    let is_new = takes_layers_one_by_one(&rustix::system::uname().release().to_string_lossy());
+    let mounted = match is_new.then(|| detached(overlay)) {
+        None
+        | Some(Err(Failed {
             step: "lowerdir+",
             source: Errno::INVAL,
-        }) => classic::mount(overlay),
-        other => other,
+        })) => classic(overlay),
+        Some(other) => other,
     };
     mounted.map_err(|failed| failed.of(overlay))
 }
@@ -118,13 +144,15 @@ fn detached(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
     for lower in overlay.lower {
         set("lowerdir+", lower)?;
     }
-    set("upperdir", overlay.upper)?;
-    set("workdir", overlay.work)?;
+    if let Some(upper) = overlay.upper {
+        set("upperdir", upper.directory)?;
+        set("workdir", upper.work)?;
+    }
     for (key, value) in OPTIONS {
         // A kernel that lacks the feature does not know the option.
         let _ = fsconfig_set_string(fs, key, value);
     }
-    if overlay.volatile {
+    if overlay.upper.is_some_and(|upper| upper.volatile) {
         fsconfig_set_flag(fs, "volatile").map_err(at("volatile"))?;
     }
     fsconfig_create(fs).map_err(at("create"))?;

@@ -126,6 +126,45 @@ pub fn locate_or_make(root: BorrowedFd<'_>, path: &Path, leaf: Leaf) -> Result<O
     locate(root, &done)
 }
 
+/// Where a path leads when all links are followed, from `/`. What does not exist is taken as it is
+/// written; so are the names after it.
+pub fn follow(root: BorrowedFd<'_>, path: &Path) -> Result<PathBuf> {
+    let mut links = 0;
+    let mut todo: Vec<OsString> = components(path);
+    todo.reverse();
+    let mut done = PathBuf::from("/");
+    while let Some(name) = todo.pop() {
+        if name == OsStr::new("..") {
+            done.pop();
+            continue;
+        }
+        let parent = match locate(root, &done) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {
+                done.push(name);
+                continue;
+            }
+            parent => parent?,
+        };
+        match rustix::fs::readlinkat(&parent, name.as_os_str(), Vec::new()) {
+            Ok(target) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(Errno::LOOP);
+                }
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                if target.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                todo.extend(components(target).into_iter().rev());
+            }
+            // No link, or not there.
+            Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => done.push(name),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 fn make(parent: &OwnedFd, name: &OsStr, leaf: Leaf, last: bool) -> Result<()> {
     if last && leaf == Leaf::File {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -191,6 +230,27 @@ mod tests {
         symlink("a", directory.path().join("b")).unwrap();
         let result = locate_or_make(fd.as_fd(), Path::new("/a/x"), Leaf::Directory);
         assert_eq!(result.unwrap_err(), Errno::LOOP);
+    }
+
+    #[test]
+    fn links_are_followed_as_far_as_they_lead() {
+        let (directory, fd) = root();
+        std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        symlink("/a", directory.path().join("absolute")).unwrap();
+        symlink("../../../a/b", directory.path().join("a/up")).unwrap();
+        symlink("nowhere/at/all", directory.path().join("dangling")).unwrap();
+        symlink("ring", directory.path().join("ring")).unwrap();
+        let check = |path: &str, expect: &str| {
+            let found = follow(fd.as_fd(), Path::new(path)).unwrap();
+            assert_eq!(found, Path::new(expect), "{path}");
+        };
+        check("/", "/");
+        check("absolute/b/", "/a/b");
+        check("/absolute/up/x/../y", "/a/b/y");
+        check("dangling/more", "/nowhere/at/all/more");
+        check("a/missing/..", "/a");
+        let ring = follow(fd.as_fd(), Path::new("ring/x"));
+        assert_eq!(ring.unwrap_err(), Errno::LOOP);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use berth_runtime::container::{
     self, Container, CreateRequest, Created, Error, Exit, Rootfs, Stdio,
 };
 use berth_runtime::defaults;
-use berth_runtime::rootfs::overlay::{self, Overlay};
+use berth_runtime::rootfs::overlay::{self, Overlay, Upper};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
@@ -118,9 +118,11 @@ impl Bundle {
         let (upper, work) = (self.upper(), self.directory.path().join("work"));
         let overlay = Overlay {
             lower: &lower,
-            upper: &upper,
-            work: &work,
-            volatile: true,
+            upper: Some(Upper {
+                directory: &upper,
+                work: &work,
+                volatile: true,
+            }),
         };
         let root = overlay::mount(&overlay).unwrap();
         container::create(CreateRequest {

@@ -23,7 +23,10 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
         Fork::Child => {
             drop(ours);
             // The status carries the errno; 255 holds all of them.
-            let status = match mount_here(overlay) {
+            let mounted = fork::unshare_mounts()
+                .map_err(|error| io_failed("unshare", &error))
+                .and_then(|()| mount_here(overlay));
+            let status = match mounted {
                 Ok(mount) => {
                     let sent =
                         fdpass::send_some(&theirs, b"m", &[mount.as_fd()], SendFlags::empty());
@@ -54,22 +57,24 @@ pub fn mount(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
     }
 }
 
-fn mount_here(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
-    fork::unshare_mounts().map_err(|error| io_failed("unshare", &error))?;
+/// Mounts over the topmost directory in the caller's own mounts, and clones that.
+pub fn mount_here(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
     let lower = overlay.lower.iter().map(|path| Name::short(path));
     let lower = lower.collect::<Result<Vec<_>, _>>()?;
-    let upper = Name::short(overlay.upper)?;
-    let work = Name::short(overlay.work)?;
     let layers: Vec<_> = lower
         .iter()
         .map(|name| name.path().display().to_string())
         .collect();
-    let mut data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        layers.join(":"),
-        upper.path().display(),
-        work.path().display()
-    );
+    let mut data = format!("lowerdir={}", layers.join(":"));
+    let upper = overlay.upper.map(|upper| {
+        let names = (Name::short(upper.directory)?, Name::short(upper.work)?);
+        Ok(names)
+    });
+    let upper = upper.transpose()?;
+    if let Some((directory, work)) = &upper {
+        let (directory, work) = (directory.path().display(), work.path().display());
+        data += &format!(",upperdir={directory},workdir={work}");
+    }
     for (key, value) in OPTIONS {
         // A feature that the kernel lacks has no parameter of the module, and no option either.
         if std::path::Path::new("/sys/module/overlay/parameters")
@@ -79,20 +84,20 @@ fn mount_here(overlay: &Overlay<'_>) -> Result<OwnedFd, Failed> {
             data += &format!(",{key}={value}");
         }
     }
-    if overlay.volatile {
+    if overlay.upper.is_some_and(|upper| upper.volatile) {
         data += ",volatile";
     }
     let data = CString::new(data).map_err(|_nul| at("options")(Errno::INVAL))?;
     rustix::mount::mount(
         "overlay",
-        overlay.upper,
+        overlay.top(),
         "overlay",
         MountFlags::empty(),
         &*data,
     )
     .map_err(at("mount"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(CWD, overlay.upper, flags).map_err(at("open_tree"))
+    open_tree(CWD, overlay.top(), flags).map_err(at("open_tree"))
 }
 
 fn io_failed(step: &'static str, error: &std::io::Error) -> Failed {

@@ -44,9 +44,11 @@ fn check(layers: &Layers, volatile: bool) {
     } = layers;
     let mount = mount(&Overlay {
         lower,
-        upper,
-        work,
-        volatile,
+        upper: Some(Upper {
+            directory: upper,
+            work,
+            volatile,
+        }),
     })
     .unwrap();
     let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
