@@ -12,7 +12,7 @@ mod expression;
 mod query;
 
 pub use expression::{Expression, MetaKey, Verdict};
-pub use query::{ChainInfo, RuleInfo, chains, maps, rules, table_handle};
+pub use query::{ChainInfo, Effect, RuleInfo, chains, maps, rules, table_handle};
 
 /// The multicast group of changes to the ruleset (`NFNLGRP_NFTABLES`).
 pub const CHANGES: u32 = 7;
@@ -188,7 +188,16 @@ impl Batch {
 
     /// Appends the rule to its chain.
     pub fn add_rule(&mut self, table: Table<'_>, rule: &Rule) {
-        self.push(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, table, |out| {
+        self.add_rule_before(table, rule, None);
+    }
+
+    /// Puts the rule before the one of this handle; `None` appends it.
+    pub fn add_rule_before(&mut self, table: Table<'_>, rule: &Rule, before: Option<u64>) {
+        let append = if before.is_none() { NLM_F_APPEND } else { 0 };
+        self.push(NFT_MSG_NEWRULE, NLM_F_CREATE | append, table, |out| {
+            if let Some(handle) = before {
+                put_be64(out, 6, handle);
+            }
             put_text(out, 2, &rule.chain);
             nest(out, 4, |out| {
                 for expression in &rule.expressions {

@@ -8,7 +8,9 @@
 use std::process::{Command, Stdio};
 
 use berth_sys::netlink::{Error, Socket};
-use berth_sys::nft::{self, Batch, Chain, ChainInfo, Expression, Family, Rule, Table, Verdict};
+use berth_sys::nft::{
+    self, Batch, Chain, ChainInfo, Effect, Expression, Family, Rule, RuleInfo, Table, Verdict,
+};
 
 use super::parts::{input, output, verdict};
 
@@ -27,6 +29,8 @@ pub const FILTER: &str = "filter";
 pub const FORWARD: &str = "FORWARD";
 /// `NF_INET_FORWARD`.
 const HOOK_FORWARD: u32 = 2;
+/// How the comments of our jumps begin.
+const MADE_BY: &str = "made by ";
 /// The tables of iptables-legacy that are loaded in this network namespace.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 const LEGACY_PROGRAM: &str = "iptables-legacy";
@@ -121,20 +125,19 @@ fn remove_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> R
 /// where the kernel has no match for that, by the bridges' names.
 fn insert_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> Result<(), Error> {
     let chain = passage.chain();
-    let rules = nft::rules(socket, table.family, table.name, FORWARD)?;
-    let jumps = rules.iter().any(|rule| passage.owns(rule));
+    let jump = place_jump(socket, table, passage)?;
     let there = nft::rules(socket, table.family, table.name, &chain)?;
     let there: Vec<_> = there.into_iter().filter_map(|rule| rule.comment).collect();
     let ways = [passage.by_group(), passage.by_name()];
     let planned = ways.map(|sides| sides.into_iter().flat_map(Side::rules).collect::<Vec<_>>());
     let is_there =
         |rules: &Vec<(String, Vec<Expression>)>| rules.iter().map(|rule| &rule.0).eq(&there);
-    if jumps && planned.iter().any(is_there) {
+    if jump == Jump::default() && planned.iter().any(is_there) {
         return Ok(());
     }
     let mut result = Ok(());
     for rules in planned {
-        result = fill_chain(socket, table, passage, rules, !jumps);
+        result = fill_chain(socket, table, passage, rules, &jump);
         if result.is_ok() {
             break;
         }
@@ -142,12 +145,58 @@ fn insert_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> R
     result
 }
 
+/// What is to be done so that the jump is where it belongs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Jump {
+    delete: Vec<u64>,
+    /// Before the rule of this handle; `Some(None)` at the end.
+    add: Option<Option<u64>>,
+}
+
+/// The jump stands behind all that decides (`ufw route deny`, a chain DOCKER-USER), and before
+/// what closes the chain (`-A FORWARD -j REJECT`). The jumps of other instances count for nothing,
+/// or two of them would push each other away.
+fn place_jump(socket: &mut Socket, table: Table<'_>, passage: Passage<'_>) -> Result<Jump, Error> {
+    let rules = nft::rules(socket, table.family, table.name, FORWARD)?;
+    let is_jump = |rule: &&RuleInfo| {
+        let comment = rule.comment.as_deref();
+        comment.is_some_and(|comment| comment.starts_with(MADE_BY))
+    };
+    let mut closing = None;
+    for rule in rules.iter().filter(|rule| !is_jump(rule)) {
+        if closes(socket, table, &rule.effect)? {
+            closing = Some(rule.handle);
+            break;
+        }
+    }
+    let own = rules.iter().position(|rule| passage.owns(rule));
+    let next = own.and_then(|own| rules[own + 1..].iter().find(|rule| !is_jump(rule)));
+    if own.is_some() && next.map(|rule| rule.handle) == closing {
+        return Ok(Jump::default());
+    }
+    let owned = rules.iter().filter(|rule| passage.owns(rule));
+    Ok(Jump {
+        delete: owned.map(|rule| rule.handle).collect(),
+        add: Some(closing),
+    })
+}
+
+/// Whether nothing gets past a rule, or past the first one of the chain that it leads to.
+fn closes(socket: &mut Socket, table: Table<'_>, effect: &Effect) -> Result<bool, Error> {
+    let Effect::Jumps(chain) = effect else {
+        return Ok(*effect == Effect::Closes);
+    };
+    let rules = nft::rules(socket, table.family, table.name, chain)?;
+    let first = rules.first();
+    Ok(first.is_some_and(|rule| rule.effect == Effect::Closes))
+}
+
 fn fill_chain(
     socket: &mut Socket,
     table: Table<'_>,
     passage: Passage<'_>,
     rules: Vec<(String, Vec<Expression>)>,
-    with_jump: bool,
+    jump: &Jump,
 ) -> Result<(), Error> {
     let name = passage.chain();
     let mut batch = Batch::new();
@@ -159,21 +208,21 @@ fn fill_chain(
         },
     );
     batch.flush_chain(table, &name);
-    let mut add = |chain: &str, comment, condition: Vec<Expression>, then| {
-        let expressions = [condition, vec![Expression::Counter], verdict(then)].concat();
-        let rule = Rule {
-            chain: chain.to_owned(),
-            expressions,
-            comment: Some(comment),
-        };
-        batch.add_rule(table, &rule);
+    let rule = |chain: &str, comment, condition: Vec<Expression>, then| Rule {
+        chain: chain.to_owned(),
+        expressions: [condition, vec![Expression::Counter], verdict(then)].concat(),
+        comment: Some(comment),
     };
     for (comment, condition) in rules {
-        add(&name, comment, condition, Verdict::Accept);
+        batch.add_rule(table, &rule(&name, comment, condition, Verdict::Accept));
     }
-    if with_jump {
-        let jump = Verdict::Jump(name.clone());
-        add(FORWARD, passage.comment(), Vec::new(), jump);
+    for handle in &jump.delete {
+        batch.delete_rule(table, FORWARD, *handle);
+    }
+    if let Some(before) = jump.add {
+        let then = Verdict::Jump(name.clone());
+        let jump = rule(FORWARD, passage.comment(), Vec::new(), then);
+        batch.add_rule_before(table, &jump, before);
     }
     batch.commit(socket)
 }
@@ -239,7 +288,7 @@ impl<'a> Passage<'a> {
     }
 
     fn comment(&self) -> String {
-        format!("made by {}", self.instance)
+        format!("{MADE_BY}{}", self.instance)
     }
 
     /// Whether the rule is the jump of this instance.
@@ -319,7 +368,22 @@ fn legacy_insert(passage: Passage<'_>) -> bool {
             && options.all(|options| legacy(&["-A", &chain], &accept(options)))
     };
     (fill(passage.by_group()) || fill(passage.by_name()))
-        && (legacy_jumps(passage) || legacy(&["-A", FORWARD], &jump(passage)))
+        && (legacy_jumps(passage) || legacy(&["-I", FORWARD, &legacy_position()], &jump(passage)))
+}
+
+/// The number that the jump gets: that of the rule which closes the chain, or one more than there
+/// are.
+fn legacy_position() -> String {
+    let listed = legacy_output(&["-S", FORWARD], &[]).unwrap_or_default();
+    let rules: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with("-A"))
+        .collect();
+    let is_closing = |rule: &&str| {
+        rule.starts_with("-A FORWARD -j DROP") || rule.starts_with("-A FORWARD -j REJECT")
+    };
+    let at = rules.iter().position(is_closing).unwrap_or(rules.len());
+    (at + 1).to_string()
 }
 
 fn accept(mut options: Vec<String>) -> Vec<String> {

@@ -291,3 +291,55 @@ fn a_docker_user_chain_of_the_administrators_is_obeyed() {
         assert!(run("iptables -S").contains("-A FORWARD -j DOCKER-USER"));
     });
 }
+
+#[test]
+fn the_jump_stands_behind_what_decides_and_before_what_closes() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        with_machine(move |machine| {
+            serve_tcp(&machine.remote, 80, "remote");
+            // As the rules of Red Hat's iptables-services end.
+            run(&format!("{program} -A FORWARD -s 203.0.113.9 -j DROP"));
+            run(&format!("{program} -A FORWARD -j REJECT"));
+            let net = machine.open(machine.config("place"));
+            let other = machine.open(machine.config("second"));
+            let web = connect(&net, "web", &[tcp(8126, 80)]);
+            let also = connect(&other, "also", &[tcp(8127, 80)]);
+            serve_tcp(&web.netns, 80, "web");
+            serve_tcp(&also.netns, 80, "also");
+            let reached = |port| ask_tcp(Some(&machine.remote), MACHINE, port).is_some();
+            assert!(reached(8126) && reached(8127));
+            assert!(ask_tcp(Some(&web.netns), REMOTE, 80).is_some());
+            let order = || {
+                let rules = run(&format!("{program} -S FORWARD"));
+                let at = |word: &str| rules.lines().position(|line| line.contains(word));
+                (
+                    at("203.0.113.9"),
+                    at("PLACE-FORWARD"),
+                    at("SECOND-FORWARD"),
+                    at("-j REJECT"),
+                )
+            };
+            let (denial, place, second, end) = order();
+            assert!(denial < place && place < end && denial < second && second < end);
+            if program == "iptables-legacy" {
+                return;
+            }
+            // What is decided later is obeyed as well, and neither pushes the other away.
+            run(&format!("{program} -D FORWARD -j REJECT"));
+            run(&format!("{program} -A FORWARD -s {REMOTE} -j DROP"));
+            let last = || {
+                let rules = run(&format!("{program} -S FORWARD"));
+                let mut lines = rules.lines().rev();
+                let both = [lines.next(), lines.next()].map(Option::unwrap_or_default);
+                both.iter()
+                    .all(|line| line.contains("-FORWARD"))
+                    .then_some(rules)
+            };
+            assert!(eventually(|| last().is_some()), "{}", run("iptables -S"));
+            no_tcp(Some(&machine.remote), MACHINE, 8126);
+            let settled = last();
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            assert_eq!(last(), settled);
+        });
+    }
+}

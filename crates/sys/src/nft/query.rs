@@ -1,7 +1,7 @@
 //! What is there: tables, chains and rules, of this and of other owners.
 
 use super::{Family, NFNL_SUBSYS_NFTABLES, Table, header};
-use crate::netlink::attributes::{be32, be64, find, put_text, text};
+use crate::netlink::attributes::{be32, be64, find, iterate, put_text, text};
 use crate::netlink::{Error, Messages, NLM_F_DUMP, NLM_F_REQUEST, Reply, Socket};
 
 const NFT_MSG_GETTABLE: u16 = 1;
@@ -26,6 +26,18 @@ pub struct RuleInfo {
     pub chain: String,
     pub handle: u64,
     pub comment: Option<String>,
+    pub effect: Effect,
+}
+
+/// What a rule does with every packet that comes to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Drops or rejects it.
+    Closes,
+    /// Leads it to another chain.
+    Jumps(String),
+    /// Anything else, or what it does depends on the packet.
+    Other,
 }
 
 /// The table's handle: another one after it was removed and made again. `None` if there is none.
@@ -86,6 +98,7 @@ pub fn rules(
             chain: text(attribute(reply, 2)?),
             handle: attribute(reply, 3).and_then(be64)?,
             comment: attribute(reply, 7).and_then(comment),
+            effect: attribute(reply, 4).map_or(Effect::Other, effect),
         })
     };
     Ok(replies
@@ -93,6 +106,38 @@ pub fn rules(
         .filter_map(parse)
         .filter(|rule| rule.chain == chain)
         .collect())
+}
+
+fn effect(expressions: &[u8]) -> Effect {
+    const TARGET_NAME: u16 = 1;
+    let mut effect = Effect::Other;
+    for (_, expression) in iterate(expressions) {
+        let name = find(expression, 1).map(text).unwrap_or_default();
+        let data = find(expression, 2).unwrap_or_default();
+        effect = match name.as_str() {
+            "counter" | "log" => continue,
+            "immediate" => verdict(data),
+            "reject" => Effect::Closes,
+            "target" => match find(data, TARGET_NAME).map(text).as_deref() {
+                Some("REJECT" | "DROP") => Effect::Closes,
+                Some("LOG") => continue,
+                _ => Effect::Other,
+            },
+            _ => return Effect::Other,
+        };
+    }
+    effect
+}
+
+fn verdict(immediate: &[u8]) -> Effect {
+    const DROP: u32 = 0;
+    let verdict = find(immediate, 2).and_then(|data| find(data, 2));
+    let verdict = verdict.unwrap_or_default();
+    match (find(verdict, 1).and_then(be32), find(verdict, 2)) {
+        (Some(DROP), _) => Effect::Closes,
+        (_, Some(chain)) => Effect::Jumps(text(chain)),
+        _ => Effect::Other,
+    }
 }
 
 fn comment(user_data: &[u8]) -> Option<String> {
