@@ -151,29 +151,53 @@ pub fn forwards_v6() -> bool {
 
 /// Switches forwarding of IPv6 on. A router does not listen to others, so the interfaces that did
 /// are told to go on with it: else the host loses its own default route (`accept_ra` in the
-/// kernel's ip-sysctl.rst).
-pub fn forward_v6() -> Result<(), Error> {
-    const INTERFACES: &str = "/proc/sys/net/ipv6/conf";
-    const EVEN_AS_ROUTER: &str = "2";
+/// kernel's ip-sysctl.rst). Their names are written to the file `changed` first.
+pub fn forward_v6(changed: &Path) -> Result<(), Error> {
     let interfaces = std::fs::read_dir(INTERFACES).map_err(|source| Error::File {
         what: "list",
         path: INTERFACES.into(),
         source,
     })?;
-    for interface in interfaces.flatten() {
-        let setting = interface.path().join("accept_ra");
-        let listens = std::fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "1");
-        if listens && !matches!(interface.file_name().to_str(), Some("all" | "default")) {
-            write_sysctl(&setting.to_string_lossy(), EVEN_AS_ROUTER)?;
-        }
+    let names = interfaces
+        .flatten()
+        .filter_map(|interface| interface.file_name().into_string().ok());
+    let listens = |name: &String| !matches!(name.as_str(), "all" | "default") && accepts(name, "1");
+    let names: Vec<String> = names.filter(listens).collect();
+    std::fs::write(changed, names.join("\n")).map_err(|source| Error::File {
+        what: "write",
+        path: changed.to_owned(),
+        source,
+    })?;
+    for name in names {
+        write_sysctl(&accept_ra(&name), EVEN_AS_ROUTER)?;
     }
     write_sysctl(FORWARDING6, "1")
 }
 
-/// Switches forwarding of IPv6 off again.
-pub fn stop_forwarding_v6() -> Result<(), Error> {
-    write_sysctl(FORWARDING6, "0")
+fn accept_ra(interface: &str) -> String {
+    format!("{INTERFACES}/{interface}/accept_ra")
 }
+
+fn accepts(interface: &str, value: &str) -> bool {
+    let setting = std::fs::read_to_string(accept_ra(interface));
+    setting.is_ok_and(|setting| setting.trim() == value)
+}
+
+/// Switches forwarding of IPv6 off again; the interfaces that `changed` names are as they were,
+/// unless someone else has changed them since.
+pub fn stop_forwarding_v6(changed: &Path) -> Result<(), Error> {
+    write_sysctl(FORWARDING6, "0")?;
+    let names = std::fs::read_to_string(changed).unwrap_or_default();
+    for name in names.lines().filter(|name| accepts(name, EVEN_AS_ROUTER)) {
+        write_sysctl(&accept_ra(name), "1")?;
+    }
+    // It may have been a daemon of before that switched it on.
+    let _ = std::fs::remove_file(changed);
+    Ok(())
+}
+
+const INTERFACES: &str = "/proc/sys/net/ipv6/conf";
+const EVEN_AS_ROUTER: &str = "2";
 
 const FORWARDING6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -248,6 +272,9 @@ fn give_addresses(
     }
     if network.v6.is_some() {
         let setting = |what: &str| format!("/proc/sys/net/ipv6/conf/{name}/{what}");
+        // Until the bridge's own link-local address is known to be nobody else's, which takes the
+        // kernel a second or two, nothing would be forwarded to containers.
+        write_sysctl(&setting("accept_dad"), "0")?;
         write_sysctl(&setting("disable_ipv6"), "0")?;
         // Containers are no routers of the host's.
         write_sysctl(&setting("accept_ra"), "0")?;

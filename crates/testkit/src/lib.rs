@@ -7,18 +7,22 @@
 
 pub mod certificates;
 pub mod daemon;
+pub mod firewalld;
 pub mod http;
 pub mod image;
 pub mod machine;
 pub mod random;
 pub mod registry;
 pub mod run;
+pub mod ufw;
 pub mod wait;
 
 pub use certificates::Certificates;
 pub use daemon::Daemon;
+pub use firewalld::Firewalld;
 pub use machine::Machine;
 pub use random::Random;
 pub use registry::Registry;
 pub use run::{Output, run, sh};
+pub use ufw::Ufw;
 pub use wait::until;

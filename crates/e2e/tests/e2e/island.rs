@@ -66,10 +66,22 @@ impl Island {
         )
     }
 
-    /// Not by `ip netns exec`, which mounts another `/sys` without the control groups.
-    pub fn daemon(&self, flags: &[&str]) -> Daemon {
+    /// What executes the rest of a command on the daemon's host. Not `ip netns exec`, which mounts
+    /// another `/sys` without the control groups.
+    pub fn under(&self) -> [String; 2] {
         let net = format!("--net=/run/netns/{}", self.host);
-        let daemon = Daemon::start_under(&["nsenter", &net], crate::program(), flags);
+        ["nsenter".to_owned(), net]
+    }
+
+    pub fn daemon(&self, flags: &[&str]) -> Daemon {
+        self.daemon_with(&[], flags)
+    }
+
+    /// With these variables (`NAME=VALUE`) in its environment.
+    pub fn daemon_with(&self, variables: &[&str], flags: &[&str]) -> Daemon {
+        let [nsenter, net] = self.under();
+        let under = [&[nsenter.as_str(), &net, "env"], variables].concat();
+        let daemon = Daemon::start_under(&under, crate::program(), flags);
         daemon.load("busybox");
         daemon
     }

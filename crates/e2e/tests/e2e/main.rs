@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is told by a panic")]
 
 mod attacks;
+mod beside;
 mod clients;
 mod containers;
 mod control;
@@ -30,6 +31,7 @@ mod network;
 mod networks;
 mod options;
 mod parity;
+mod place;
 mod ports;
 mod proxies;
 mod refusals;

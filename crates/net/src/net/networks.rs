@@ -1,6 +1,7 @@
 //! Making and removing networks, and finding them again after a restart.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
 
 use berth_sys::netlink::route::{self, Family};
 
@@ -138,9 +139,14 @@ impl Net {
             live.begin_v6(switch_on)?;
         }
         if switch_on {
-            bridge::forward_v6()?;
+            bridge::forward_v6(&self.changed_interfaces())?;
         }
         Ok(())
+    }
+
+    /// Which interfaces of the host go on listening to routers only for our sake.
+    fn changed_interfaces(&self) -> PathBuf {
+        self.config.exec_root.join("accept-ra")
     }
 
     /// Without a network that has IPv6, the host is as it was before there was one.
@@ -159,7 +165,7 @@ impl Net {
             return Ok(());
         };
         if live.end_v6()? && !self.others_bridge()? {
-            bridge::stop_forwarding_v6()?;
+            bridge::stop_forwarding_v6(&self.changed_interfaces())?;
         }
         Ok(())
     }

@@ -1,145 +1,30 @@
 //! With a firewalld of the machine's own, on a message bus of its own.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use berth_net::{Config, DEFAULT_NETWORK, Firewall};
+use berth_net::{Config, DEFAULT_NETWORK, Firewall, NetworkRequest};
+use berth_testkit::Firewalld;
 
 use crate::machine::{
-    MACHINE, Machine, REMOTE, ask_tcp, connect, run, serve_tcp, tcp, with_machine,
+    MACHINE, Machine, REMOTE, ask_tcp, connect, connect_to, eventually, serve_tcp, tcp,
+    with_machine,
 };
 
-/// firewalld is Python, and the machine may be busy.
-const START: Duration = Duration::from_secs(60);
-
-struct Firewalld {
-    directory: PathBuf,
-    processes: Vec<Child>,
+fn firewalld(machine: &Machine) -> Firewalld {
+    Firewalld::new(&machine.directory.path().join("firewalld"), &[])
 }
 
-impl Firewalld {
-    fn new(machine: &Machine) -> Firewalld {
-        let directory = machine.directory.path().join("firewalld");
-        std::fs::create_dir_all(directory.join("work")).expect("a directory");
-        let configuration = format!(
-            r#"<busconfig><type>system</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>
-            <policy context="default"><allow own="*"/><allow send_destination="*"/>
-            <allow receive_sender="*"/></policy></busconfig>"#,
-            bus(&directory).display()
-        );
-        let file = directory.join("bus.conf");
-        std::fs::write(&file, configuration).expect("the bus's configuration");
-        let bus = Command::new("dbus-daemon")
-            .args(["--nofork", "--nopidfile", "--config-file"])
-            .arg(file)
-            .stderr(Stdio::null())
-            .spawn();
-        Firewalld {
-            directory,
-            processes: vec![bus.expect("dbus-daemon")],
-        }
-    }
-
-    /// Starts it with files of its own: the program from where it was unpacked, and a permanent
-    /// configuration and a log that end with it.
-    fn start(&mut self) {
-        let script = format!(
-            "mount -t tmpfs none {work} && mkdir {work}/etc {work}/work && \
-             mount -t overlay -o lowerdir={tree}/etc:/etc,upperdir={work}/etc,workdir={work}/work \
-                none /etc && \
-             mount -t overlay -o lowerdir={tree}/usr:/usr none /usr && \
-             mount -t tmpfs none /var/log && exec firewalld --nofork --nopid",
-            work = self.directory.join("work").display(),
-            tree = tree().display(),
-        );
-        let firewalld = Command::new("unshare")
-            .args(["--mount", "sh", "-c", &script])
-            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
-            .stdout(Stdio::null())
-            .spawn();
-        self.processes.push(firewalld.expect("firewalld"));
-        assert!(in_time(|| self.answers()), "firewalld does not start");
-    }
-
-    fn stop(&mut self) {
-        let mut firewalld = self.processes.pop().expect("a process");
-        run(&format!("kill {}", firewalld.id()));
-        firewalld.wait().expect("its end");
-    }
-
-    fn answers(&self) -> bool {
-        self.program(&["--state"]).0
-    }
-
-    /// What `firewall-cmd` says, which must succeed.
-    fn cmd(&self, words: &[&str]) -> String {
-        let (success, said) = self.program(words);
-        assert!(success, "firewall-cmd {words:?}: {said}");
-        said.trim().to_owned()
-    }
-
-    fn program(&self, words: &[&str]) -> (bool, String) {
-        let output = Command::new(tree().join("usr/bin/firewall-cmd"))
-            .args(words)
-            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
-            .output()
-            .expect("firewall-cmd");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.success(), said)
-    }
-
-    fn address(&self) -> String {
-        format!("unix:path={}", bus(&self.directory).display())
-    }
-
-    fn config(&self, machine: &Machine, instance: &str) -> Config {
-        let mut config = machine.config(instance);
-        config.system_bus = bus(&self.directory);
-        config
-    }
-}
-
-impl Drop for Firewalld {
-    fn drop(&mut self) {
-        for process in self.processes.iter_mut().rev() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-    }
-}
-
-/// Where `tests/prepare` has unpacked it.
-fn tree() -> PathBuf {
-    let cache = std::env::var_os("BERTH_TEST_CACHE");
-    let cache = cache.map_or_else(|| PathBuf::from("/var/cache/berth-tests"), PathBuf::from);
-    let tree = cache.join("firewalld");
-    assert!(tree.exists(), "run tests/prepare first");
-    tree
-}
-
-fn bus(directory: &Path) -> PathBuf {
-    directory.join("bus")
-}
-
-fn in_time(mut done: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + START;
-    while !done() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    true
+fn config(firewalld: &Firewalld, machine: &Machine, instance: &str) -> Config {
+    let mut config = machine.config(instance);
+    config.system_bus = firewalld.bus();
+    config
 }
 
 #[test]
 fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
     with_machine(|machine| {
-        let mut firewalld = Firewalld::new(machine);
+        let mut firewalld = firewalld(machine);
         serve_tcp(&machine.remote, 80, "remote");
         // The daemon is there first.
-        let net = machine.open(firewalld.config(machine, "zoned"));
+        let net = machine.open(config(&firewalld, machine, "zoned"));
         let web = connect(&net, "web", &[tcp(8094, 80)]);
         serve_tcp(&web.netns, 80, "web");
         let out = || ask_tcp(Some(&web.netns), REMOTE, 80).is_some();
@@ -147,7 +32,7 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
         firewalld.start();
         let zones = || firewalld.cmd(&["--permanent", "--get-zones"]);
         let policies = || firewalld.cmd(&["--permanent", "--get-policies"]);
-        assert!(in_time(|| firewalld
+        assert!(eventually(|| firewalld
             .cmd(&["--get-active-policies"])
             .contains("zoned-fwd")));
         assert!(out() && published());
@@ -159,10 +44,38 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
 
         firewalld.cmd(&["--reload"]);
         assert!(out() && published(), "after a reload");
+        // Networks that come and go join the zone and leave it.
+        net.create_network(NetworkRequest::new("app")).expect("app");
+        net.create_network(NetworkRequest::new("more"))
+            .expect("more");
+        let app = connect_to(&net, "app", "app", &[tcp(8095, 80)]);
+        serve_tcp(&app.netns, 80, "app");
+        let app_reached = || {
+            ask_tcp(Some(&app.netns), REMOTE, 80).is_some()
+                && ask_tcp(Some(&machine.remote), MACHINE, 8095).is_some()
+        };
+        assert!(app_reached());
+        let members = |kind: &[&str]| {
+            let info = firewalld.cmd(&[kind, &["--zone=zoned", "--list-interfaces"]].concat());
+            let mut names: Vec<_> = info.split_whitespace().map(str::to_owned).collect();
+            names.sort();
+            names.join(" ")
+        };
+        for kind in [&[][..], &["--permanent"]] {
+            assert_eq!(members(kind), "br-app br-more zoned0");
+        }
+        net.remove_network("more").expect("remove");
+        firewalld.cmd(&["--reload"]);
+        assert!(app_reached(), "after a reload");
+        net.disconnect("app", "app").expect("disconnect");
+        net.remove_network("app").expect("remove");
+        for kind in [&[][..], &["--permanent"]] {
+            assert_eq!(members(kind), "zoned0");
+        }
         drop(net);
         firewalld.cmd(&["--reload"]);
         assert!(out() && published(), "after a reload without a daemon");
-        let net = machine.open(firewalld.config(machine, "zoned"));
+        let net = machine.open(config(&firewalld, machine, "zoned"));
         net.restore(&[], std::slice::from_ref(&web.endpoint))
             .expect("restore");
         firewalld.cmd(&["--zone=zoned", "--remove-interface=zoned0"]);
@@ -187,10 +100,10 @@ fn containers_are_connected_through_a_zone_of_firewalld_until_the_end() {
 #[test]
 fn firewalld_is_left_to_its_user_if_they_say_so() {
     with_machine(|machine| {
-        let mut firewalld = Firewalld::new(machine);
+        let mut firewalld = firewalld(machine);
         serve_tcp(&machine.remote, 80, "remote");
         firewalld.start();
-        let mut own = firewalld.config(machine, "owned");
+        let mut own = config(&firewalld, machine, "owned");
         own.firewall = Firewall::Own;
         let net = machine.open(own.clone());
         let warnings = net.warnings();
@@ -210,7 +123,7 @@ fn firewalld_is_left_to_its_user_if_they_say_so() {
         assert_eq!(net.warnings(), Vec::<String>::new());
         drop(net);
         // Nor is a zone made for a bridge that has one.
-        let net = machine.open(firewalld.config(machine, "owned"));
+        let net = machine.open(config(&firewalld, machine, "owned"));
         assert_eq!(net.warnings(), Vec::<String>::new());
         assert!(
             !firewalld

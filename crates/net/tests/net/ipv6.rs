@@ -226,3 +226,44 @@ fn the_host_forwards_ipv6_only_while_a_network_has_it() {
         assert_eq!(forwarding(), "1\n");
     });
 }
+
+#[test]
+fn a_port_is_reached_by_ipv6_when_connect_returns() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("prompt"));
+        create(&net, dual("red"));
+        let web = connect_to(&net, "red", "web", &[tcp(8130, 80)]);
+        serve_tcp(&web.netns, 80, "web");
+        let begun_again = || inside(&machine.remote, crate::many::begun_again);
+        assert!(ask_tcp(Some(&machine.remote), MACHINE6, 8130).is_some());
+        assert_eq!(begun_again(), 0, "a packet was lost");
+    });
+}
+
+#[test]
+fn the_host_listens_to_routers_as_before() {
+    with_machine(|machine| {
+        let listens = |name: &str| run(&format!("cat /proc/sys/net/ipv6/conf/{name}/accept_ra"));
+        run("ip link add mine type veth peer name away; ip link set mine up");
+        run("echo 1 >/proc/sys/net/ipv6/conf/cable0/accept_ra");
+        run("echo 2 >/proc/sys/net/ipv6/conf/mine/accept_ra");
+        let net = machine.open(machine.config("routers"));
+        create(&net, dual("red"));
+        assert_eq!(
+            (listens("cable0"), listens("mine")),
+            ("2\n".into(), "2\n".into())
+        );
+        drop(net);
+        let net = machine.open(machine.config("routers"));
+        net.restore(&[], &[]).expect("restore without the network");
+        assert_eq!(
+            (listens("cable0"), listens("mine")),
+            ("1\n".into(), "2\n".into())
+        );
+        assert_eq!(forwarding(), "0\n");
+        net.close().expect("close");
+        let left = std::fs::read_dir(machine.directory.path().join("routers"));
+        let left: Vec<_> = left.expect("the exec root").flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
+}
