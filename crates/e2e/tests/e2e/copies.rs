@@ -5,6 +5,7 @@ use std::path::Path;
 use berth_testkit::{sh, until};
 use rustix::process::Signal;
 
+use crate::disk::Disk;
 use crate::volumes::mountpoint;
 use crate::{daemon, inspect, run_detached};
 
@@ -95,6 +96,57 @@ fn volumes_are_copied_renamed_archived_and_brought_back() {
     let aside = |name: &str| name.starts_with('.');
     let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| aside(name)).count(), 0);
+}
+
+#[test]
+fn copies_share_blocks_where_the_file_system_can() {
+    for (name, mkfs) in [("xfs", "mkfs.xfs -q"), ("btrfs", "mkfs.btrfs -q")] {
+        let disk = Disk::new(name, 320, mkfs);
+        let daemon = disk.daemon();
+        daemon.load("busybox");
+        let run = |volume: &str, script: &str| {
+            let mount = format!("{volume}:/v");
+            let words = ["run", "--rm", "-v", &mount, "busybox", "sh", "-c", script];
+            daemon.docker(&words).ok().to_owned()
+        };
+        let used_mib = || {
+            let path = disk.path.display();
+            let text = sh(&format!(
+                "sync -f {path}; df --output=used -BM {path} | tail -1"
+            ));
+            text.trim().trim_end_matches('M').parse::<i64>().unwrap()
+        };
+        run("data", RICH);
+        run("data", "head -c 60000000 /dev/urandom >/v/big");
+        let look = run("data", LOOK);
+        let before = used_mib();
+        let copy = |operation: &str, name: &str| {
+            let path = format!("/berth/volumes/data/{operation}?name={name}");
+            let (status, copied) = daemon.api("POST", &path, None);
+            assert_eq!(
+                (status, &copied["Method"]),
+                (201, &"reflink".into()),
+                "{copied}"
+            );
+        };
+        copy("clone", "twin");
+        copy("snapshot", "moment");
+        let added = used_mib() - before;
+        assert!(
+            added < 20,
+            "two copies of 60 MB added {added} MiB on {name}"
+        );
+        let (data, twin) = (mountpoint(&daemon, "data"), mountpoint(&daemon, "twin"));
+        sh(&format!("cmp {data}/big {twin}/big"));
+        assert_eq!(run("twin", LOOK), look);
+        // A copy is nobody else's.
+        run("twin", "echo other | dd of=/v/big conv=notrunc 2>/dev/null");
+        sh(&format!(
+            "cmp {data}/big {}/big",
+            mountpoint(&daemon, "moment")
+        ));
+        assert_eq!(sh(&format!("head -c 5 {twin}/big")), "other");
+    }
 }
 
 #[test]

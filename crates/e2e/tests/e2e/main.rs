@@ -15,6 +15,7 @@ mod copies;
 mod daemon;
 mod damage;
 mod demo;
+mod disk;
 mod faults;
 mod files;
 mod firewalls;

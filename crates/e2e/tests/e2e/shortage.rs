@@ -8,30 +8,10 @@ use berth_testkit::registry::free_port;
 use berth_testkit::{Daemon, Registry, http, sh, until};
 use rustix::process::Signal;
 
+use crate::disk::Disk;
 use crate::{program, run_detached};
 
-/// A small file system of its own, in a file.
-struct Disk {
-    path: PathBuf,
-}
-
 impl Disk {
-    /// `mkfs.ext4`'s further words say how many inodes it has.
-    fn new(name: &str, size_mib: u32, words: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("berth-disk-{}-{name}", std::process::id()));
-        let image = path.display();
-        sh(&format!(
-            "mkdir -p {image} && truncate -s {size_mib}M {image}.ext4 \
-             && mkfs.ext4 -q -m 0 {words} {image}.ext4 && mount -o loop {image}.ext4 {image}"
-        ));
-        Self { path }
-    }
-
-    fn daemon(&self) -> Daemon {
-        let data = self.path.join("data");
-        Daemon::start_with_data(program(), &data, &[])
-    }
-
     /// Takes all room but so many KiB, and as much as nobody can use.
     fn fill(&self, leave_kib: u64) {
         let filler = self.path.join("filler");
@@ -48,18 +28,9 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let path = self.path.display();
-        sh(&format!(
-            "umount {path} || umount -l {path}; rmdir {path}; rm -f {path}.ext4"
-        ));
-    }
-}
-
 #[test]
 fn on_a_full_disk_requests_fail_clearly_and_what_was_there_stays() {
-    let disk = Disk::new("full", 48, "");
+    let disk = Disk::new("full", 48, "mkfs.ext4 -q -m 0");
     let registry = Registry::start(free_port(), "");
     registry.push("busybox", "full/busybox:1", "--dest-tls-verify=false");
     let image = format!("{}/full/busybox:1", registry.host);
@@ -120,7 +91,7 @@ fn on_a_full_disk_requests_fail_clearly_and_what_was_there_stays() {
 
 #[test]
 fn a_log_on_a_full_disk_drops_whole_records_and_says_how_many() {
-    let disk = Disk::new("log", 48, "");
+    let disk = Disk::new("log", 48, "mkfs.ext4 -q -m 0");
     let daemon = disk.daemon();
     daemon.load("busybox");
     let script = "i=0; while [ ! -e /stop ]; do i=$((i+1)); echo line $i; usleep 2000; done; \
@@ -173,7 +144,7 @@ fn a_log_on_a_full_disk_drops_whole_records_and_says_how_many() {
 
 #[test]
 fn without_inodes_a_create_fails_clearly_and_leaves_nothing() {
-    let disk = Disk::new("inodes", 48, "-N 1024");
+    let disk = Disk::new("inodes", 48, "mkfs.ext4 -q -m 0 -N 1024");
     let daemon = disk.daemon();
     daemon.load("busybox");
     daemon
