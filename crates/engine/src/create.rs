@@ -109,6 +109,9 @@ fn plan(
     let discarded = validate::discard(&mut host, &shared.facts);
     let mut warnings = validate::check(&config, &host, &shared.facts)?;
     warnings.extend(discarded);
+    // As Docker 28 has it.
+    let images = host.mounts.iter().filter(|mount| mount.kind == "image");
+    warnings.extend(images.map(|_| "Image mount is an experimental feature".to_owned()));
     log_target::check(&host.log_config)?;
     let mut record = Record {
         id,

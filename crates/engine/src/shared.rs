@@ -13,6 +13,7 @@ use berth_keeper::launcher::Launcher;
 use berth_keeper::protocol::ExitRecord;
 use berth_net::Net;
 use berth_runtime::cgroup::Cgroup;
+use berth_runtime::error::io_words;
 use berth_store::Store;
 use berth_sys::mount::table as mount_table;
 use berth_tasks::Scope;
@@ -252,10 +253,13 @@ fn make_source(path: &Path, create: bool) -> Result<()> {
         )));
     }
     std::fs::create_dir_all(path).map_err(|error| {
-        Error::failed(
-            format!("error while creating mount source path '{source}'"),
-            &error,
-        )
+        // A file that stands where a directory is to be.
+        let file = path.ancestors().find(|above| above.is_file());
+        let at = file.unwrap_or(path).display();
+        let reason = io_words(&error);
+        Error::internal(format!(
+            "error while creating mount source path '{source}': mkdir {at}: {reason}"
+        ))
     })
 }
 

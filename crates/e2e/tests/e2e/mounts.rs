@@ -2,7 +2,7 @@
 
 use berth_testkit::sh;
 
-use crate::{CLIENTS, daemon, inspect};
+use crate::{CLIENTS, daemon, inspect, run_detached};
 
 #[test]
 fn images_are_mounted_read_only() {
@@ -16,7 +16,9 @@ fn images_are_mounted_read_only() {
         };
         let whole = "type=image,source=busybox,target=/i";
         assert_eq!(run(whole, "cat /i/etc/passwd | head -c4").ok(), "root");
-        run(whole, "touch /i/x").fails(1, "Read-only file system");
+        run(whole, "touch /i/x")
+            .fails(1, "Read-only file system")
+            .fails(1, "WARNING: Image mount is an experimental feature");
         let part = "type=image,source=busybox,target=/i,image-subpath=etc";
         assert_eq!(run(part, "head -c4 /i/passwd").ok(), "root");
         let out = "type=image,source=busybox,target=/i,image-subpath=../x";
@@ -77,6 +79,75 @@ fn how_far_read_only_and_recursion_reach_is_chosen() {
     }));
     sh(&format!("umount {}", inner.display()));
     checked.unwrap();
+}
+
+#[test]
+fn mounts_pass_between_host_and_container_as_propagation_says() {
+    let daemon = daemon();
+    let shared = daemon.root.join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let directory = shared.display();
+    sh(&format!(
+        "mount -t tmpfs propagates {directory} && mount --make-private {directory}
+         mkdir {directory}/host {directory}/inner"
+    ));
+    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for (mode, wanted) in [("shared", "a shared"), ("slave", "a shared or slave")] {
+            let mount = format!("{directory}:/x:{mode}");
+            let words = ["run", "--rm", "-v", &mount, "busybox", "true"];
+            let told = format!("is mounted on {directory} but it is not {wanted} mount");
+            daemon.docker(&words).fails(125, &told);
+        }
+        sh(&format!("mount --make-shared {directory}"));
+        let modes = ["rprivate", "rslave", "rshared"];
+        for mode in modes {
+            let options = format!("--name {mode} --privileged -v {directory}:/x:{mode}");
+            run_detached(&daemon, &options, "sleep 1000");
+        }
+        sh(&format!(
+            "mount -t tmpfs propagates {directory}/host && touch {directory}/host/seen"
+        ));
+        let inside = |name: &str, words: &[&str]| {
+            let output = daemon.docker(&[&["exec", name], words].concat());
+            output.code == 0
+        };
+        let seen = modes.map(|mode| inside(mode, &["test", "-e", "/x/host/seen"]));
+        assert_eq!(seen, [false, true, true]);
+        let below = shared.join("inner/made");
+        let made = modes.map(|mode| {
+            let script = "mount -t tmpfs t /x/inner && touch /x/inner/made";
+            assert!(inside(mode, &["sh", "-c", script]));
+            below.exists()
+        });
+        assert_eq!(made, [false, false, true]);
+        daemon.docker(&[&["rm", "-f"], &modes[..]].concat()).ok();
+    }));
+    sh(&format!("umount -R {directory}"));
+    checked.unwrap();
+}
+
+#[test]
+fn what_cannot_be_mounted_upon_each_other_is_told_in_dockers_words() {
+    let daemon = daemon();
+    let file = daemon.root.join("file");
+    std::fs::write(&file, "").unwrap();
+    let hint = "not a directory: unknown: Are you trying to mount a directory onto a file (or \
+                vice-versa)? Check if the specified host path exists and is the expected type";
+    for (source, destination) in [(&file, "/etc"), (&daemon.root, "/etc/passwd")] {
+        let mount = format!("{}:{destination}", source.display());
+        let words = ["run", "--name", "odd", "-v", &mount, "busybox", "true"];
+        daemon.docker(&words).fails(125, hint);
+        let state = inspect(&daemon, "odd", "{{.State.ExitCode}} {{.State.Status}}");
+        assert_eq!(state, "127 created");
+        daemon.docker(&["rm", "odd"]).ok();
+    }
+    let mount = format!("{}/below/it:/x", file.display());
+    let words = ["run", "--rm", "-v", &mount, "busybox", "true"];
+    let told = format!("mkdir {}: not a directory", file.display());
+    daemon
+        .docker(&words)
+        .fails(125, "error while creating mount source path")
+        .fails(125, &told);
 }
 
 #[test]

@@ -193,12 +193,8 @@ impl Owner {
 
     pub(super) async fn start_refused(&mut self, failure: &Failure) {
         self.keeper = None;
-        let code = match failure.kind {
-            FailureKind::CommandNotFound => 127,
-            FailureKind::CommandNotExecutable => 126,
-            _ => START_FAILED,
-        };
-        self.start_failed(launch_error(failure), code).await;
+        let (error, code) = launch_error(failure);
+        self.start_failed(error, code).await;
     }
 
     /// Undoes a start that went wrong, and tells who waits for it.
@@ -230,19 +226,32 @@ impl Owner {
     }
 }
 
-/// Docker's words around those of the runtime.
-fn launch_error(failure: &Failure) -> Error {
-    let other_runtimes = failure.message.strip_prefix(foreign::CREATE_FAILED);
-    let message = if failure.message.starts_with("runc create failed") || other_runtimes.is_some() {
-        format!(
-            "failed to create task for container: failed to create shim task: \
-             OCI runtime create failed: {}: unknown",
-            other_runtimes.unwrap_or(&failure.message)
-        )
-    } else {
-        failure.message.clone()
+/// Docker's words around those of the runtime, and the exit code that the container gets.
+fn launch_error(failure: &Failure) -> (Error, i32) {
+    let code = match failure.kind {
+        FailureKind::CommandNotFound => 127,
+        FailureKind::CommandNotExecutable => 126,
+        _ => START_FAILED,
     };
-    refusal(failure.kind, message)
+    let other_runtimes = failure.message.strip_prefix(foreign::CREATE_FAILED);
+    let is_runtimes = failure.message.starts_with("runc create failed") || other_runtimes.is_some();
+    if !is_runtimes {
+        return (refusal(failure.kind, failure.message.clone()), code);
+    }
+    let mut message = format!(
+        "failed to create task for container: failed to create shim task: \
+         OCI runtime create failed: {}: unknown",
+        other_runtimes.unwrap_or(&failure.message)
+    );
+    // What Docker makes of it, wherever it comes from (moby, `daemon/errors.go`).
+    if message.contains("not a directory") {
+        message.push_str(
+            ": Are you trying to mount a directory onto a file (or vice-versa)? \
+             Check if the specified host path exists and is the expected type",
+        );
+        return (refusal(FailureKind::InvalidRequest, message), 127);
+    }
+    (refusal(failure.kind, message), code)
 }
 
 /// Process 1 of the containers whose namespaces are shared.

@@ -69,7 +69,14 @@ impl FileSystem {
     /// # Errors
     /// The sentence of Docker; a password among the options is not repeated.
     pub fn mount(&self, target: &Path) -> Result<()> {
-        self.try_mount(target).map_err(|reason| {
+        if self.device.is_empty() {
+            return Err(Error::internal("missing device in volume options"));
+        }
+        let (device, options) = self.resolved(&address_of).map_err(|reason| {
+            let what = "error resolving passed in network volume address";
+            Error::internal(format!("{what}: {reason}"))
+        })?;
+        self.try_mount(target, &device, &options).map_err(|reason| {
             let reason = match password(&self.options) {
                 Some(password) => {
                     reason.replacen(&format!("password={password}"), "password=********", 1)
@@ -80,20 +87,17 @@ impl FileSystem {
         })
     }
 
-    fn try_mount(&self, target: &Path) -> std::result::Result<(), String> {
-        if self.device.is_empty() {
-            return Err("missing device in volume options".to_owned());
-        }
-        let options = self.resolved(&|host| {
-            let found = (host, 0).to_socket_addrs().map_err(|e| e.to_string())?;
-            let mut found = found.map(|address| address.ip());
-            found.next().ok_or_else(|| "no such host".to_owned())
-        })?;
-        let words = Words::parse(&options);
+    fn try_mount(
+        &self,
+        target: &Path,
+        device: &str,
+        options: &str,
+    ) -> std::result::Result<(), String> {
+        let words = Words::parse(options);
         let failed = |operation: &str, flags: u32, errno: Errno| {
             let mut text = format!("{operation} ");
             if operation == "mount" {
-                text.push_str(&format!("{}:", self.device));
+                text.push_str(&format!("{device}:"));
             }
             text.push_str(&target.display().to_string());
             if flags != 0 {
@@ -106,7 +110,7 @@ impl FileSystem {
         };
         let data = CString::new(words.data.as_str()).map_err(|_| "a NUL byte".to_owned())?;
         let flags = MountFlags::from_bits_retain(words.flags);
-        rustix::mount::mount(&self.device, target, &self.typ, flags, data.as_c_str())
+        rustix::mount::mount(device, target, &self.typ, flags, data.as_c_str())
             .map_err(|errno| failed("mount", words.flags, errno))?;
         self.finish(target, &words, &failed).inspect_err(|_| {
             rustix::mount::unmount(target, UnmountFlags::DETACH).ok();
@@ -134,25 +138,44 @@ impl FileSystem {
         Ok(())
     }
 
-    /// The options, with the address of a name in `addr=`: the kernel knows no names.
+    /// Device and options with addresses for names, which the kernel does not know: that in `addr=`,
+    /// or else the server's in the device of a CIFS share.
     fn resolved(
         &self,
         resolve: &dyn Fn(&str) -> std::result::Result<IpAddr, String>,
-    ) -> std::result::Result<String, String> {
-        let address = self
-            .options
-            .split(',')
-            .find_map(|word| word.strip_prefix("addr="))
-            .filter(|address| !address.is_empty() && address.parse::<IpAddr>().is_err());
-        let (true, Some(name)) = (matches!(self.typ.as_str(), "nfs" | "cifs"), address) else {
-            return Ok(self.options.clone());
-        };
-        let found = resolve(name).map_err(|reason| {
-            format!("error resolving passed in network volume address: {reason}")
-        })?;
-        let (from, to) = (format!("addr={name}"), format!("addr={found}"));
-        Ok(self.options.replacen(&from, &to, 1))
+    ) -> std::result::Result<(String, String), String> {
+        let (mut device, mut options) = (self.device.clone(), self.options.clone());
+        let is_name = |name: &str| !name.is_empty() && name.parse::<IpAddr>().is_err();
+        let is_network = matches!(self.typ.as_str(), "nfs" | "cifs");
+        let mut words = options.split(',');
+        let address = words.find_map(|word| word.strip_prefix("addr="));
+        match address.filter(|address| !address.is_empty()) {
+            Some(name) if is_network && is_name(name) => {
+                let (from, to) = (format!("addr={name}"), format!("addr={}", resolve(name)?));
+                options = options.replacen(&from, &to, 1);
+            }
+            None if self.typ == "cifs" => {
+                if let Some(rest) = device.strip_prefix("//") {
+                    let (server, share) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                    if is_name(server) {
+                        device = format!("//{}{share}", resolve(server)?);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok((device, options))
     }
+}
+
+/// Blocks.
+fn address_of(name: &str) -> std::result::Result<IpAddr, String> {
+    // The library's own words differ between libraries.
+    let found = (name, 0).to_socket_addrs().ok();
+    let mut found = found.into_iter().flatten().map(|address| address.ip());
+    found
+        .next()
+        .ok_or_else(|| format!("lookup {name}: no such host"))
 }
 
 fn password(options: &str) -> Option<&str> {
@@ -293,21 +316,35 @@ mod tests {
 
     #[test]
     fn names_of_servers_become_addresses() {
-        let file_system = |o: &str| FileSystem {
-            typ: "nfs".to_owned(),
-            device: ":/srv".to_owned(),
-            options: o.to_owned(),
-        };
-        let resolve = |o: &str| {
-            file_system(o).resolved(&|name| match name {
+        let check = |typ: &str, device: &str, o: &str, expect: Option<(&str, &str)>| {
+            let file_system = FileSystem {
+                typ: typ.to_owned(),
+                device: device.to_owned(),
+                options: o.to_owned(),
+            };
+            let resolved = file_system.resolved(&|name| match name {
                 "files" => Ok(IpAddr::from([10, 0, 0, 1])),
-                _ => Err("no such host".to_owned()),
-            })
+                _ => Err(format!("lookup {name}: no such host")),
+            });
+            let expect = expect.map(|(device, o)| (device.to_owned(), o.to_owned()));
+            assert_eq!(resolved.ok(), expect, "{typ} {device} {o}");
         };
-        assert_eq!(resolve("addr=files,rw").unwrap(), "addr=10.0.0.1,rw");
-        assert_eq!(resolve("addr=10.1.1.1").unwrap(), "addr=10.1.1.1");
-        assert_eq!(resolve("rw").unwrap(), "rw");
-        assert!(resolve("addr=none").unwrap_err().contains("no such host"));
+        let same = |typ, device, o| check(typ, device, o, Some((device, o)));
+        check(
+            "nfs",
+            ":/x",
+            "addr=files,rw",
+            Some((":/x", "addr=10.0.0.1,rw")),
+        );
+        same("nfs", ":/x", "addr=10.1.1.1");
+        same("nfs", "files:/x", "rw");
+        check("nfs", ":/x", "addr=none", None);
+        check("cifs", "//files/a/b", "ro", Some(("//10.0.0.1/a/b", "ro")));
+        check("cifs", "//files", "", Some(("//10.0.0.1", "")));
+        same("cifs", "//files/a", "addr=10.1.1.1");
+        same("cifs", "//10.1.1.1/a", "");
+        check("cifs", "//none/a", "", None);
+        same("tmpfs", "//none/a", "addr=none");
     }
 
     #[test]
