@@ -208,18 +208,33 @@ impl<A: Address> Pool<A> {
             .then_some(Pool { base, size })
     }
 
-    /// The pool's subnets, in order.
-    pub fn subnets(self) -> impl Iterator<Item = Cidr<A>> {
+    /// The first of the pool's subnets that overlaps none of `taken`, which are in order and apart
+    /// from each other.
+    fn first_free(self, taken: &[Taken]) -> Option<Cidr<A>> {
         let size = self.size.clamp(self.base.prefix, A::BITS);
-        let step = Cidr::new(self.base.address, size).host_bits();
+        let rest = Cidr::new(self.base.address, size).host_bits();
         let last = self.base.last();
-        let next = move |first: &u128| {
-            let following = first.checked_add(step)?.checked_add(1)?;
-            (following <= last).then_some(following)
-        };
-        std::iter::successors(Some(self.base.first()), next)
-            .map(move |first| Cidr::new(A::from_number(first), size))
+        let mut first = self.base.first();
+        loop {
+            let next = taken.partition_point(|taken| taken.last < first);
+            match taken.get(next) {
+                Some(taken) if taken.first <= first + rest => {
+                    // On to the subnet after the one that has its last address.
+                    first = (taken.last | rest).checked_add(1)?;
+                }
+                _ => return Some(Cidr::new(A::from_number(first), size)),
+            }
+            if first > last {
+                return None;
+            }
+        }
     }
+}
+
+/// The first and the last address of what is somebody's.
+struct Taken {
+    first: u128,
+    last: u128,
 }
 
 /// As on the command line: `base=172.30.0.0/16,size=24`.
@@ -252,13 +267,66 @@ impl<A: Address> FromStr for Pool<A> {
 
 /// The first subnet of the pools that overlaps none of `taken`.
 pub fn choose<A: Address>(pools: &[Pool<A>], taken: &[Cidr<A>]) -> Option<Cidr<A>> {
-    let free = |subnet: &Cidr<A>| !taken.iter().any(|other| other.overlaps(*subnet));
-    pools.iter().flat_map(|pool| pool.subnets()).find(free)
+    let mut sorted: Vec<Cidr<A>> = taken.to_vec();
+    sorted.sort_by_key(|taken| taken.first());
+    let mut merged: Vec<Taken> = Vec::new();
+    for taken in sorted {
+        match merged.last_mut() {
+            Some(before) if taken.first() <= before.last => {
+                before.last = before.last.max(taken.last())
+            }
+            _ => merged.push(Taken {
+                first: taken.first(),
+                last: taken.last(),
+            }),
+        }
+    }
+    pools.iter().find_map(|pool| pool.first_free(&merged))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<A: Address> Pool<A> {
+        /// The pool's subnets, in order.
+        fn subnets(self) -> impl Iterator<Item = Cidr<A>> {
+            let size = self.size.clamp(self.base.prefix, A::BITS);
+            let step = Cidr::new(self.base.address, size).host_bits();
+            let last = self.base.last();
+            let next = move |first: &u128| {
+                let following = first.checked_add(step)?.checked_add(1)?;
+                (following <= last).then_some(following)
+            };
+            std::iter::successors(Some(self.base.first()), next)
+                .map(move |first| Cidr::new(A::from_number(first), size))
+        }
+    }
+
+    /// What is found by leaps is what is found one by one.
+    #[test]
+    fn no_free_subnet_is_passed_over() {
+        let mut random = 1u32;
+        let mut number = move |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % below
+        };
+        for _ in 0..500 {
+            let pools = [
+                Pool::new(Cidr::new(Ipv4Addr::new(10, 0, 0, 0), 20), 24).expect("a pool"),
+                Pool::new(Cidr::new(Ipv4Addr::new(10, 0, 8, 0), 22), 26).expect("a pool"),
+            ];
+            let taken: Vec<Cidr> = (0..number(20))
+                .map(|_| {
+                    let prefix = 22 + u8::try_from(number(11)).expect("small");
+                    Cidr::new(Ipv4Addr::from(0x0a00_0000 + number(4096)), prefix)
+                })
+                .collect();
+            let free = |subnet: &Cidr| !taken.iter().any(|other| other.overlaps(*subnet));
+            let expect = pools.iter().flat_map(|pool| pool.subnets()).find(free);
+            assert_eq!(choose(&pools, &taken), expect, "{taken:?}");
+        }
+    }
 
     fn check(taken: &[&str], expect: &str) {
         let taken: Vec<Cidr> = taken

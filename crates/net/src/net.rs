@@ -310,6 +310,9 @@ impl Net {
             return Ok(());
         };
         let result = self.close_ports(&endpoint);
+        if let Some(live) = &self.firewall {
+            live.forget(&endpoint);
+        }
         let ended = end(&endpoint);
         let addresses = (endpoint.ipv4, endpoint.ipv6);
         lock(&self.state).release(network, addresses);

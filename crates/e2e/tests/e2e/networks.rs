@@ -4,6 +4,7 @@
 use berth_testkit::{Daemon, until};
 use rustix::process::Signal;
 
+use crate::island::Island;
 use crate::network::host_port;
 use crate::{CLIENTS, daemon, inspect, run_detached};
 
@@ -346,4 +347,77 @@ fn networks_outlive_the_daemon_and_unused_ones_are_pruned() {
     daemon.docker(&["rm", "-f", "web"]).ok();
     let pruned = daemon.docker(&["network", "prune", "-f"]);
     assert_eq!(pruned.ok(), "Deleted Networks:\nused");
+}
+
+/// A sender that never pauses, as a camera or a log: its flow follows the container through all
+/// that may happen to it.
+#[test]
+fn a_steady_udp_flow_follows_the_container() {
+    let island = Island::new(31);
+    let daemon = island.daemon(&[]);
+    daemon.docker(&["network", "create", "app"]).ok();
+    daemon.load("debian");
+    let receive = "use IO::Socket::INET; $SIG{TERM} = sub { exit };
+        $s = IO::Socket::INET->new(LocalPort => 5514, Proto => 'udp') or die $!;
+        while (1) { $s->recv($m, 64); open F, '>>', '/tmp/got'; print F $m; close F }";
+    let start = |network: &str| {
+        let words = [
+            "run",
+            "-d",
+            "--name",
+            "sink",
+            "--network",
+            network,
+            "-p",
+            "5514:5514/udp",
+        ];
+        let command = ["debian", "perl", "-e", receive];
+        daemon.docker(&[&words[..], &command].concat()).ok();
+    };
+    start("bridge");
+    let send = format!(
+        "exec 3<>/dev/udp/{}/5514; i=0; while echo line$i >&3 || true; do i=$((i+1)); sleep 0.02; done \
+         >/dev/null 2>&1 & echo $!",
+        Island::HERE
+    );
+    let sender = island.on_neighbour(&send).ok().to_owned();
+    let flows = |what: &str| {
+        daemon
+            .docker(&["exec", "sink", "sh", "-c", ": >/tmp/got"])
+            .ok();
+        until(what, || {
+            let got = sh(&daemon, "sink", "wc -c </tmp/got");
+            (got.trim() != "0").then_some(())
+        });
+    };
+    flows("datagrams arrive");
+    daemon.docker(&["restart", "-t", "1", "sink"]).ok();
+    flows("datagrams arrive after a restart");
+    daemon.docker(&["network", "connect", "app", "sink"]).ok();
+    flows("datagrams arrive after a connection");
+    // What is published goes to the other network.
+    daemon
+        .docker(&["network", "disconnect", "bridge", "sink"])
+        .ok();
+    flows("datagrams arrive in the other network");
+    island.on_host("nft flush ruleset").ok();
+    flows("datagrams arrive after a flush");
+    daemon.docker(&["rm", "-f", "sink"]).ok();
+    start("app");
+    flows("datagrams arrive at another container");
+    // By the kernel's translation, with the sender's own address.
+    let tracked = format!(
+        "conntrack -L -p udp --orig-src {} 2>/dev/null",
+        Island::THERE
+    );
+    let form = "{{.NetworkSettings.Networks.app.IPAddress}}";
+    let address = inspect(&daemon, "sink", form);
+    until("the flow is translated", || {
+        let tracked = island.on_host(&tracked);
+        tracked
+            .stdout
+            .contains(&format!("src={address}"))
+            .then_some(())
+    });
+    island.on_neighbour(&format!("kill {sender}")).ok();
 }

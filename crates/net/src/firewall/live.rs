@@ -163,18 +163,18 @@ impl Live {
     pub fn publish(&self, endpoint: &Endpoint) -> Result<(), Error> {
         self.table
             .change(|socket, ruleset| super::publish(socket, ruleset, endpoint))?;
-        for port in udp_ports(endpoint) {
-            // Flows that went on before the port was published would never come here.
-            let family = route::Family::of(port.host_ip);
-            let (socket, number) = (&mut self.table.lock(), Protocol::Udp.number());
-            report(conntrack::forget_port(
-                socket,
-                family,
-                number,
-                port.host_port,
-            ));
-        }
+        begin_flows_anew(&mut self.table.lock(), endpoint);
         Ok(())
+    }
+
+    /// What is tracked of connections to and from the endpoint, which is gone: a flow that others
+    /// keep up would go to the next who has its address.
+    pub fn forget(&self, endpoint: &Endpoint) {
+        let mut socket = self.table.lock();
+        for address in endpoint.addresses() {
+            report(conntrack::forget_answered_by(&mut socket, address));
+            report(conntrack::forget_begun_by(&mut socket, address));
+        }
     }
 
     /// Takes the endpoint's ports back. It is not among the connected ones any more.
@@ -182,11 +182,9 @@ impl Live {
         self.table
             .change(|socket, ruleset| super::withdraw(socket, ruleset, endpoint))?;
         if udp_ports(endpoint).next().is_some() {
+            let mut socket = self.table.lock();
             for address in endpoint.addresses() {
-                report(conntrack::forget_answered_by(
-                    &mut self.table.lock(),
-                    address,
-                ));
+                report(conntrack::forget_answered_by(&mut socket, address));
             }
         }
         Ok(())
@@ -289,7 +287,12 @@ impl Kept {
     fn repair(&self, socket: &mut Socket, ruleset: &Ruleset) -> Result<(), Error> {
         let contents = (self.present)();
         super::apply(socket, ruleset, Fill::Exactly(&contents))
-            .map_err(failed("make anew the nftables table", &self.instance))
+            .map_err(failed("make anew the nftables table", &self.instance))?;
+        // What began while there were no rules goes through the relay.
+        for endpoint in &contents.endpoints {
+            begin_flows_anew(socket, endpoint);
+        }
+        Ok(())
     }
 
     fn passage<'a>(&'a self, bridges: &'a Bridges) -> Passage<'a> {
@@ -424,9 +427,19 @@ fn watch(table: Arc<Kept>) -> io::Result<Watch> {
     })
 }
 
+/// Flows of UDP that went on before the ports were published would never come to them.
+fn begin_flows_anew(socket: &mut Socket, endpoint: &Endpoint) {
+    for port in udp_ports(endpoint) {
+        let family = route::Family::of(port.host_ip);
+        let forgotten =
+            conntrack::forget_port(socket, family, Protocol::Udp.number(), port.host_port);
+        report(forgotten);
+    }
+}
+
 fn report(result: Result<(), netlink::Error>) {
     if let Err(error) = result {
-        tracing::warn!(%error, "forget tracked UDP flows");
+        tracing::warn!(%error, "forget tracked connections");
     }
 }
 

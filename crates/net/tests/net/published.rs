@@ -1,11 +1,12 @@
 //! Published ports: from everywhere, and in conflict.
 
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 
-use berth_net::{DEFAULT_NETWORK, Error, Firewall, Holder, PortRequest, Protocol};
+use berth_net::{DEFAULT_NETWORK, EndpointRequest, Error, Firewall, Holder, PortRequest, Protocol};
 
 use crate::machine::{
-    LOCALHOST, MACHINE, ask_tcp, ask_udp, connect, no_tcp, port, serve_tcp, serve_udp, tcp,
+    LOCALHOST, MACHINE, REMOTE, ask_tcp, ask_udp, connect, no_tcp, port, serve_tcp, serve_udp, tcp,
     try_connect, with_machine,
 };
 
@@ -288,5 +289,49 @@ fn without_a_firewall_the_relay_serves() {
         net.disconnect("web", DEFAULT_NETWORK).expect("disconnect");
         no_tcp(None, LOCALHOST, 8084);
         assert_eq!(crate::machine::run("nft list ruleset"), "");
+    });
+}
+
+/// Answers that another host goes on sending are not the next container's.
+#[test]
+fn nothing_is_tracked_of_a_container_that_is_gone() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("gone"));
+        let server = crate::machine::inside(&machine.remote, || UdpSocket::bind("0.0.0.0:7000"));
+        let server = server.expect("bind");
+        let one = connect(&net, "one", &[tcp(8140, 80)]);
+        serve_tcp(&one.netns, 80, "one");
+        assert!(ask_tcp(Some(&machine.remote), MACHINE, 8140).is_some());
+        let open = |container: &crate::machine::Container| {
+            crate::machine::inside(&container.netns, || UdpSocket::bind("0.0.0.0:7001"))
+        };
+        let client = open(&one).expect("bind");
+        client.send_to(b"ping", (REMOTE, 7000)).expect("send");
+        let mut buffer = [0; 8];
+        let (_, seen) = server.recv_from(&mut buffer).expect("receive");
+        let tracked = || crate::machine::run("conntrack -L 2>/dev/null");
+        let address = one.ipv4().to_string();
+        assert!(tracked().contains(&address), "{}", tracked());
+        net.disconnect("one", DEFAULT_NETWORK).expect("disconnect");
+        assert!(!tracked().contains(&address), "{}", tracked());
+        // The next one has the same address.
+        let netns = net.create_namespace().expect("a namespace");
+        let endpoint = net.connect(EndpointRequest {
+            ipv4: Some(one.ipv4()),
+            ..EndpointRequest::new("two", netns.as_fd())
+        });
+        let two = crate::machine::Container {
+            id: "two".to_owned(),
+            endpoint: endpoint.expect("connect"),
+            netns,
+        };
+        let receiver = open(&two).expect("bind");
+        let patience = Some(std::time::Duration::from_millis(300));
+        receiver.set_read_timeout(patience).expect("timeout");
+        server.send_to(b"late", seen).expect("send");
+        assert!(
+            receiver.recv(&mut buffer).is_err(),
+            "it is not for this one"
+        );
     });
 }

@@ -31,14 +31,24 @@ const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 /// Forgets the connections that this address answers (the translated ones included).
 pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
     flush(socket, Family::of(address), |out| {
-        nest(out, CTA_TUPLE_REPLY, |out| {
-            nest(out, CTA_TUPLE_IP, |out| match address {
-                IpAddr::V4(address) => put(out, CTA_IP_V4_SRC, &address.octets()),
-                IpAddr::V6(address) => put(out, CTA_IP_V6_SRC, &address.octets()),
-            });
-        });
+        nest(out, CTA_TUPLE_REPLY, |out| put_source(out, address));
         filter(out, 0, FILTER_IP_SRC);
     })
+}
+
+/// Forgets the connections that this address began (the translated ones included).
+pub fn forget_begun_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
+    flush(socket, Family::of(address), |out| {
+        nest(out, CTA_TUPLE_ORIG, |out| put_source(out, address));
+        filter(out, FILTER_IP_SRC, 0);
+    })
+}
+
+fn put_source(out: &mut Vec<u8>, address: IpAddr) {
+    nest(out, CTA_TUPLE_IP, |out| match address {
+        IpAddr::V4(address) => put(out, CTA_IP_V4_SRC, &address.octets()),
+        IpAddr::V6(address) => put(out, CTA_IP_V6_SRC, &address.octets()),
+    });
 }
 
 /// Forgets the connections of this protocol that were made to this port.
