@@ -294,8 +294,6 @@ fn fill(shared: &Shared, volume: &str, destination: &str, layers: &[PathBuf]) ->
     }
     shared
         .volumes
-        .with_files(&shared.mounted, volume, |target| {
-            populate::fill(&found, target).context(filling())
-        })
+        .fill(shared, volume, &found)
         .map_err(|error| error.while_doing("failed to populate volume"))
 }

@@ -37,11 +37,19 @@ pub fn find(layers: &[PathBuf], path: &Path) -> io::Result<Vec<OwnedFd>> {
     Ok(directories)
 }
 
-/// Copies merged directories into `target`, unless something is there already.
-pub fn fill(directories: &[OwnedFd], target: &Path) -> io::Result<()> {
+/// Copies merged directories into `target`, unless something is there already; calls `begin`
+/// before.
+pub fn fill(
+    directories: &[OwnedFd],
+    target: &Path,
+    begin: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let target = open_directory(rustix::fs::CWD, target.as_os_str().as_encoded_bytes())?;
     match is_empty(&target)? {
-        true => copy_directory(directories, &target, 0),
+        true => {
+            begin()?;
+            copy_directory(directories, &target, 0)
+        }
         false => Ok(()),
     }
 }
@@ -132,7 +140,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn populate(layers: &[PathBuf], path: &Path, target: &Path) -> io::Result<()> {
-        fill(&find(layers, path)?, target)
+        fill(&find(layers, path)?, target, || Ok(()))
     }
 
     fn write(path: &Path, text: &str) {

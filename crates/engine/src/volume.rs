@@ -8,6 +8,7 @@ mod turns;
 pub mod writers;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,7 @@ use berth_store::{Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::populate;
 use crate::record::Record;
 use crate::shared::Shared;
 use crate::spec::mounts::{Kind, Mount, volume_request};
@@ -183,6 +185,7 @@ impl Volumes {
                 request.name = anonymous(&mut request.labels);
             }
             self.claims.add(&claim.container, &request.name);
+            self.unmark(&request.name)?;
             let volume = self.make(shared, request).await?;
             *name = volume.name;
             mount.source = PathBuf::from(volume.mountpoint);
@@ -253,6 +256,35 @@ impl Volumes {
         let done = work(&place);
         mounted.release(&place, &holder);
         done
+    }
+
+    /// Fills an empty volume with merged directories of an image. Blocks.
+    ///
+    /// The daemon may be killed meanwhile: then the next one makes the volume empty again, unless
+    /// other containers can have written to it. So the mark is set before it is looked who they
+    /// are, and whoever comes later takes it away.
+    pub fn fill(&self, shared: &Shared, name: &str, directories: &[OwnedFd]) -> Result<()> {
+        let is_ours = FileSystem::of(&self.get(name)?.options).is_none();
+        let begin = || {
+            if is_ours {
+                self.places.mark(name)?;
+                if users(shared, name).len() > 1 {
+                    self.places.unmark(name)?;
+                }
+            }
+            Ok(())
+        };
+        let filled = self.with_files(&shared.mounted, name, |target| {
+            populate::fill(directories, target, begin).context(format!("fill volume {name}"))
+        });
+        // Also after a failure: what others put there later is not to be lost.
+        self.unmark(name)?;
+        filled
+    }
+
+    fn unmark(&self, name: &str) -> Result<()> {
+        let unmarked = self.places.unmark(name);
+        unmarked.context(format!("remove the mark of volume {name}"))
     }
 
     fn get(&self, name: &str) -> Result<Volume> {

@@ -21,6 +21,7 @@ mod files;
 mod firewalls;
 mod hosts;
 mod images;
+mod interrupted;
 mod island;
 mod isolation;
 mod kills;

@@ -3,11 +3,13 @@
 //! ```text
 //! volumes/NAME/_data    the volume's files
 //! volumes/.NAME/_data   not yet the volume's, or no longer
+//! volumes/..NAME        a mark: the volume, which was empty, is being filled from an image
 //! ```
 //!
 //! What is made in several steps (a copy) is made aside, and moved into place when its record is
 //! written; what is removed is moved aside before its record goes. So after a kill between any two
-//! steps the records tell what has to be done with what lies aside: [`Places::settle`].
+//! steps the records tell what has to be done with what lies aside: [`Places::settle`]. A volume
+//! that is filled appears at once, as with Docker, so the mark tells which was filled in part.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -63,6 +65,7 @@ impl Places {
     /// Out of place. It is no error if nothing is there.
     pub fn take(&self, name: &str) -> io::Result<()> {
         self.remove_aside(name)?;
+        self.unmark(name)?;
         absent(fs::rename(self.0.join(name), self.aside(name)))
     }
 
@@ -80,28 +83,66 @@ impl Places {
         absent(berth_sys::tree::remove(&self.aside(name)))
     }
 
+    /// Says that all in a volume comes from an image, until [`Self::unmark`].
+    pub fn mark(&self, name: &str) -> io::Result<()> {
+        fs::File::create(self.mark_of(name)).map(drop)
+    }
+
+    pub fn unmark(&self, name: &str) -> io::Result<()> {
+        absent(fs::remove_file(self.mark_of(name)))
+    }
+
+    fn mark_of(&self, name: &str) -> PathBuf {
+        self.0.join(format!("..{name}"))
+    }
+
+    /// Makes a volume empty whose filling was interrupted, so that the next one begins anew.
+    fn start_over(&self, name: &str) -> io::Result<()> {
+        self.make_aside(name)?;
+        self.exchange(name)?;
+        self.unmark(name)
+    }
+
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.0)?.sync_all()
     }
 
     /// Puts back what lies aside of volumes that have a record and are not in place: their removal
-    /// was not acknowledged, or their making not finished. Returns the names of what can be
-    /// deleted.
+    /// was not acknowledged, or their making not finished. Empties volumes that were filled in
+    /// part, and removes the empty directories of those that got no record. Returns the names of
+    /// what lies aside and can be deleted.
     pub fn settle(&self, is_known: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
         let mut rest = Vec::new();
+        let mut marked = Vec::new();
         let entries = match fs::read_dir(&self.0) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(rest),
             entries => entries?,
         };
         for entry in entries {
             let file_name = entry?.file_name();
-            let Some(name) = file_name.to_str().and_then(|name| name.strip_prefix('.')) else {
+            let Some(name) = file_name.to_str() else {
                 continue;
             };
-            if is_known(name) && !self.exists(name) {
-                self.put(name)?;
+            if let Some(name) = name.strip_prefix("..") {
+                marked.push(name.to_owned());
+            } else if let Some(name) = name.strip_prefix('.') {
+                if is_known(name) && !self.exists(name) {
+                    self.put(name)?;
+                } else {
+                    rest.push(name.to_owned());
+                }
+            } else if !is_known(name) {
+                // Files that nobody knows of stay: it goes only if there are none.
+                let _ = fs::remove_dir(self.data(name));
+                let _ = fs::remove_dir(self.0.join(name));
+            }
+        }
+        for name in marked {
+            if self.exists(&name) {
+                self.start_over(&name)?;
+                rest.push(name);
             } else {
-                rest.push(name.to_owned());
+                self.unmark(&name)?;
             }
         }
         Ok(rest)
@@ -143,6 +184,36 @@ mod tests {
             places.remove_aside(&name).unwrap();
         }
         assert!(places.settle(|_| false).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_filled_in_part_is_empty_again_and_what_has_no_record_goes_if_it_is_empty() {
+        let (_root, places) = places();
+        for name in ["part", "whole", "unknown", "nobodys"] {
+            fs::create_dir_all(places.data(name)).unwrap();
+        }
+        for name in ["part", "whole", "nobodys"] {
+            fs::write(places.data(name).join("f"), name).unwrap();
+        }
+        for name in ["part", "whole", "gone"] {
+            places.mark(name).unwrap();
+        }
+        places.unmark("whole").unwrap();
+        places.unmark("whole").unwrap();
+        let rest = places.settle(|name| name == "part" || name == "whole");
+        assert_eq!(rest.unwrap(), ["part"]);
+        assert_eq!(fs::read_dir(places.data("part")).unwrap().count(), 0);
+        assert!(places.data("whole").join("f").exists());
+        assert!(!places.exists("unknown"));
+        assert!(places.data("nobodys").join("f").exists());
+        places.remove_aside("part").unwrap();
+        let left = fs::read_dir(&places.0)
+            .unwrap()
+            .map(|it| it.unwrap().file_name());
+        assert!(
+            left.into_iter()
+                .all(|name| !name.to_str().unwrap().starts_with('.'))
+        );
     }
 
     #[test]
