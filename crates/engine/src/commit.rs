@@ -44,9 +44,9 @@ pub async fn commit(
         }
         _ => Vec::new(),
     };
-    let (images, container) = (shared.images.clone(), id.to_string());
+    let (images, record) = (shared.images.clone(), view.record.clone());
     let made = shared
-        .block(move || images.commit(&container, &commit))
+        .block(move || images.commit(record.id.as_str(), &record.rootfs.directories(), &commit))
         .await;
     writers::resume(shared, paused).await;
     let image = made?.map_err(from_image)?.to_string();
@@ -123,7 +123,7 @@ mod tests {
             &["CMD [\"other\"]", "ENV B=2"],
             serde_json::json!({
                 "Cmd": ["other"], "Entrypoint": ["/entry"], "Env": ["A=1", "B=2"], "User": "u",
-                "ExposedPorts": {"80/tcp": {}},
+                "ExposedPorts": {"80/tcp": {}}, "Hostname": "h",
             }),
         );
         check(

@@ -255,10 +255,7 @@ fn directories(
         .mode(0o710)
         .create(&directory)
         .context(format!("make {}", directory.display()))?;
-    let rootfs = shared
-        .images
-        .prepare_snapshot(image, id)
-        .map_err(from_image)?;
+    let rootfs = shared.images.prepare_root(image, id).map_err(from_image)?;
     image_mount::keep(shared, id, &record.mounts, mounted_images)?;
     let working_dir = &record.config.working_dir;
     if workdir::is_taken(&rootfs.lower, Path::new(working_dir))

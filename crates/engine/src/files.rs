@@ -19,7 +19,7 @@ use std::sync::Arc;
 use berth_base::Chain;
 use berth_docker::container::{FilesystemChange, PathStat};
 use berth_image::tree::{self, Extract};
-use berth_image::{Change, ChangeKind};
+use berth_image::{Change, ChangeKind, difference};
 use berth_keeper::protocol::UserRequest;
 use berth_runtime::rootfs::path;
 use berth_runtime::user;
@@ -163,9 +163,8 @@ fn owner(root: BorrowedFd<'_>, record: &Record) -> Result<Option<(u32, u32)>> {
 /// What the container has changed in its root file system.
 pub async fn changes(shared: &Arc<Shared>, reference: &str) -> Result<Vec<FilesystemChange>> {
     let record = shared.table.find(reference)?.view().record.clone();
-    let images = shared.images.clone();
     let changes = shared
-        .block(move || images.changes(record.id.as_str()))
+        .block(move || difference::changes(&record.rootfs.directories()))
         .await?;
     let wire = |change: Change| FilesystemChange {
         path: change.path.to_string_lossy().into_owned(),

@@ -59,6 +59,17 @@ pub struct Snapshot {
     pub work: PathBuf,
 }
 
+impl Snapshot {
+    /// As the image store names them.
+    pub fn directories(&self) -> berth_image::Rootfs {
+        berth_image::Rootfs {
+            lower: self.lower.clone(),
+            upper: self.upper.clone(),
+            work: self.work.clone(),
+        }
+    }
+}
+
 /// Where a container is in its life. The diagram is in `container.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

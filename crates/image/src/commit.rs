@@ -10,6 +10,7 @@ use crate::images::Images;
 use crate::import::{store_image, store_layer};
 use crate::lease::Lease;
 use crate::record::Wanted;
+use crate::snapshot::Rootfs;
 use crate::target::Target;
 
 /// What a commit says beside the container's changes.
@@ -30,11 +31,9 @@ impl Images {
     ///
     /// # Errors
     /// [`crate::Kind::NotFound`] if parts of the container's image are gone.
-    pub fn commit(&self, container_id: &str, commit: &Commit) -> Result<Digest> {
+    pub fn commit(&self, container_id: &str, rootfs: &Rootfs, commit: &Commit) -> Result<Digest> {
         let image = self.snapshot_image(container_id)?;
-        let rootfs = self.snapshot(&image, container_id)?;
-        let failed = || format!("read what container {container_id} has changed");
-        let difference = Difference::read(&rootfs).context(failed)?;
+        let difference = Difference::read(rootfs)?;
         let lease = self.lease();
         let target = Target::read(&lease, &image.manifest)?;
         let base = target

@@ -1,8 +1,7 @@
 //! What a container has changed in its file system: the upper directory of its overlay against the
 //! layers below.
 //!
-//! Only that directory is walked, so what has not changed costs nothing. Left out is what a start
-//! makes itself where an image lacks it, for something to be mounted on.
+//! Only that directory is walked, so what has not changed costs nothing.
 
 use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
@@ -13,25 +12,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat};
 
+use crate::error::{Context, Result};
 use crate::merged::{self, Found};
 use crate::snapshot::Rootfs;
-use crate::tar::{Entry, EntryKind, Time};
+use crate::tar::Entry;
 use crate::tree::walk::{Walk, is_gone};
 
 /// Deeper trees are refused.
 const MAX_DEPTH: usize = 512;
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
-
-/// What every container has mounted: Docker makes the places in a layer of their own.
-const PLACES: [&[u8]; 6] = [
-    b"dev",
-    b"etc/hostname",
-    b"etc/hosts",
-    b"etc/resolv.conf",
-    b"proc",
-    b"sys",
-];
 
 /// As `docker diff` tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +58,13 @@ enum Form {
 ///
 /// # Errors
 /// Of reading the directories.
-pub fn changes(rootfs: &Rootfs) -> io::Result<Vec<Change>> {
-    Ok(list(scan(rootfs)?.0))
+pub fn changes(rootfs: &Rootfs) -> Result<Vec<Change>> {
+    let (nodes, _) = scan(rootfs).context(|| failed(rootfs))?;
+    Ok(list(nodes))
+}
+
+fn failed(rootfs: &Rootfs) -> String {
+    format!("read the changes in {}", rootfs.upper.display())
 }
 
 /// Whoever adds or removes a name changes its directory, whatever that looks like.
@@ -101,8 +96,8 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    pub(crate) fn read(rootfs: &Rootfs) -> io::Result<Self> {
-        let (nodes, upper) = scan(rootfs)?;
+    pub(crate) fn read(rootfs: &Rootfs) -> Result<Self> {
+        let (nodes, upper) = scan(rootfs).context(|| failed(rootfs))?;
         Ok(Self { nodes, upper })
     }
 
@@ -161,19 +156,8 @@ fn marker(directory: &[u8], name: &[u8]) -> Entry {
     };
     Entry {
         path,
-        link: Vec::new(),
-        kind: EntryKind::File,
         mode: 0o600,
-        uid: 0,
-        gid: 0,
-        size: 0,
-        mtime: Time {
-            seconds: 0,
-            nanos: 0,
-        },
-        device: (0, 0),
-        xattrs: Vec::new(),
-        sparse: None,
+        ..Entry::default()
     }
 }
 
@@ -197,29 +181,19 @@ fn scan(rootfs: &Rootfs) -> io::Result<(Vec<Node>, OwnedFd)> {
     Ok((nodes, upper))
 }
 
-/// What a directory turned out to have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
-    /// Changes, or nothing at all.
-    Own,
-    /// Nothing but places for mounts.
-    Places,
-}
-
 fn add(
     upper: &OwnedFd,
     lower: &[OwnedFd],
     path: &[u8],
     depth: usize,
     nodes: &mut Vec<Node>,
-) -> io::Result<Content> {
+) -> io::Result<()> {
     if depth > MAX_DEPTH {
         return Err(io::Error::other("a directory is too deep"));
     }
-    let (mut has_places, before) = (false, nodes.len());
     for name in merged::entries(std::slice::from_ref(upper))?.into_keys() {
         let name = name.as_bytes();
-        let below = match path {
+        let path = match path {
             [] => name.to_vec(),
             path => [path, b"/", name].concat(),
         };
@@ -228,95 +202,52 @@ fn add(
             Err(error) if is_gone(&error) => continue,
             found => found?,
         };
-        match found {
-            Found::Nothing => {}
-            Found::Whiteout => nodes.push(Node {
-                path: below,
-                kind: Some(ChangeKind::Deleted),
-                form: Form::Whiteout,
-            }),
-            Found::Other(stat) => {
-                let is_new = existing(lower, name)?.is_none();
-                if is_new && stat.st_size == 0 && PLACES.contains(&&*below) {
-                    has_places = true;
-                    continue;
-                }
-                nodes.push(Node {
-                    path: below,
-                    kind: Some(if is_new {
-                        ChangeKind::Added
-                    } else {
-                        ChangeKind::Modified
-                    }),
-                    form: Form::Other,
-                });
+        let (kind, form) = match &found {
+            Found::Nothing => continue,
+            Found::Whiteout => (Some(ChangeKind::Deleted), Form::Whiteout),
+            Found::Other(_) => {
+                let kind = match existing(lower, name)? {
+                    None => ChangeKind::Added,
+                    Some(_) => ChangeKind::Modified,
+                };
+                (Some(kind), Form::Other)
             }
             Found::Directory(directory) => {
-                has_places |= add_directory(&directory, lower, name, below, depth, nodes)?;
+                let opaque = merged::is_opaque(directory);
+                let kind = match existing(lower, name)? {
+                    None => Some(ChangeKind::Added),
+                    // It was deleted and made again.
+                    Some(_) if opaque => Some(ChangeKind::Modified),
+                    Some(before) => {
+                        let now = rustix::fs::fstat(directory)?;
+                        (!looks_alike(&before, &now)).then_some(ChangeKind::Modified)
+                    }
+                };
+                (kind, Form::Directory { opaque })
             }
+        };
+        nodes.push(Node {
+            path: path.clone(),
+            kind,
+            form,
+        });
+        if let (Found::Directory(directory), Form::Directory { opaque }) = (found, form) {
+            let below = match opaque {
+                true => Vec::new(),
+                false => merged::descend(lower, name)?,
+            };
+            add(&directory, &below, &path, depth + 1, nodes)?;
         }
     }
-    Ok(match has_places && nodes.len() == before {
-        true => Content::Places,
-        false => Content::Own,
-    })
-}
-
-/// Whether the directory is only there for something to be mounted on it or in it.
-fn add_directory(
-    directory: &OwnedFd,
-    lower: &[OwnedFd],
-    name: &[u8],
-    path: Vec<u8>,
-    depth: usize,
-    nodes: &mut Vec<Node>,
-) -> io::Result<bool> {
-    let stat = rustix::fs::fstat(directory)?;
-    let before = existing(lower, name)?;
-    let opaque = merged::is_opaque(directory);
-    let below = match opaque {
-        true => Vec::new(),
-        false => merged::descend(lower, name)?,
-    };
-    let at = nodes.len();
-    nodes.push(Node {
-        path: path.clone(),
-        kind: None,
-        form: Form::Directory { opaque },
-    });
-    let content = add(directory, &below, &path, depth + 1, nodes)?;
-    let is_bare = nodes.len() == at + 1;
-    let is_place = match &before {
-        None => content == Content::Places || (is_bare && PLACES.contains(&&*path)),
-        // The places changed its time.
-        Some(before) => content == Content::Places && looks_alike(before, &stat),
-    };
-    if is_place {
-        nodes.truncate(at);
-        return Ok(true);
-    }
-    nodes[at].kind = match before {
-        None => Some(ChangeKind::Added),
-        // It was deleted and made again.
-        Some(_) if opaque => Some(ChangeKind::Modified),
-        Some(before) => {
-            let same = looks_alike(&before, &stat) && times(&before) == times(&stat);
-            (!same).then_some(ChangeKind::Modified)
-        }
-    };
-    Ok(false)
+    Ok(())
 }
 
 fn looks_alike(one: &Stat, other: &Stat) -> bool {
-    let properties = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
-    properties(one) == properties(other)
-}
-
-fn times(stat: &Stat) -> (i64, i64) {
-    (
-        stat.st_mtime,
-        i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
-    )
+    let look = |stat: &Stat| {
+        let owner = (stat.st_uid, stat.st_gid);
+        (stat.st_mode, owner, stat.st_mtime, stat.st_mtime_nsec)
+    };
+    look(one) == look(other)
 }
 
 /// What the lower layers show under a name.

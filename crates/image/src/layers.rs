@@ -8,6 +8,8 @@
 
 mod implied;
 
+pub(crate) use implied::inherit;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/blobs/sha256/<hex>        what was pulled, loaded or imported, as it came
 //! <root>/layers/<key>/fs           a layer's difference, unpacked, in overlayfs' form
+//! <root>/layers/<key>/places-<…>   what containers find beside that layer and those below
 //! <root>/snapshots/<container>/    upper and work directory of a container
 //! <root>/ingest/                   what is being written; emptied at open
 //! <root>/trash/                    what is being deleted, off everybody's path; emptied at open
@@ -19,6 +20,7 @@
 pub mod blobs;
 pub mod changes;
 pub mod commit;
+pub mod difference;
 pub mod distribution;
 pub mod error;
 pub mod import;
@@ -39,10 +41,10 @@ pub mod tree;
 pub mod unpack;
 
 mod content;
-mod difference;
 mod images;
 mod layers;
 mod names;
+mod places;
 mod tar;
 mod target;
 mod trash;

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use berth_oci::Digest;
 
 use crate::content::Content;
-use crate::difference::{self, Change};
 use crate::error::{Context, Error, Result};
 use crate::images::Images;
+use crate::places;
 use crate::resolve::Image;
 
 /// The directories of a container's overlay.
@@ -88,6 +88,20 @@ impl Images {
         made
     }
 
+    /// As [`Images::prepare_snapshot`], with a layer of places for what every container mounts above
+    /// the image's own.
+    pub fn prepare_root(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
+        let mut rootfs = self.prepare_snapshot(image, container_id)?;
+        let places = places::layer(self.content(), &image.layers);
+        if places.is_err()
+            && let Err(error) = self.remove_snapshot(container_id)
+        {
+            tracing::warn!(container_id, %error, "remove a half-made snapshot");
+        }
+        rootfs.lower.splice(0..0, places?);
+        Ok(rootfs)
+    }
+
     /// The directories of a container that was prepared before.
     pub fn snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {
         if !self.state().snapshots.contains_key(container_id) {
@@ -128,14 +142,6 @@ impl Images {
     pub fn snapshot_size(&self, container_id: &str) -> Result<u64> {
         let upper = self.content().snapshots.join(container_id).join("upper");
         berth_sys::tree::disk_usage(&upper).context(|| format!("measure {}", upper.display()))
-    }
-
-    /// What a container has changed in its root file system.
-    pub fn changes(&self, container_id: &str) -> Result<Vec<Change>> {
-        let image = self.snapshot_image(container_id)?;
-        let rootfs = self.snapshot(&image, container_id)?;
-        difference::changes(&rootfs)
-            .context(|| format!("read what container {container_id} has changed"))
     }
 
     fn make_snapshot(&self, image: &Image, container_id: &str) -> Result<Rootfs> {

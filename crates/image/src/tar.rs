@@ -14,8 +14,9 @@ pub(crate) mod writer;
 /// Everything is aligned to blocks of this size.
 pub(crate) const BLOCK: usize = 512;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum EntryKind {
+    #[default]
     File,
     Directory,
     Symlink,
@@ -26,7 +27,7 @@ pub(crate) enum EntryKind {
 }
 
 /// One member of an archive, with what extension headers said about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// As it is in the archive: not cleaned, not checked.
     pub path: Vec<u8>,

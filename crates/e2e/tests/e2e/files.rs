@@ -168,3 +168,22 @@ fn an_export_is_the_root_without_its_mounts_and_a_commit_runs_again() {
         assert_eq!(client(&daemon, &mounts).ok(), "", "the volume is not in it");
     }
 }
+
+#[test]
+fn a_container_has_docker_s_marks_and_its_own_changes_only() {
+    let daemon = daemon();
+    let script = "ls -d /.dockerenv; readlink /etc/mtab; stat -c %a /etc";
+    let run = ["run", "--name", "c", "busybox", "sh", "-c", script];
+    assert_eq!(daemon.docker(&run).ok(), "/.dockerenv\n/proc/mounts\n755");
+    assert_eq!(daemon.docker(&["diff", "c"]).ok(), "");
+    let names = shell(&daemon, "$D export c | tar t");
+    for place in [
+        ".dockerenv",
+        "dev/console",
+        "dev/pts/",
+        "etc/hosts",
+        "etc/mtab",
+    ] {
+        assert!(names.lines().any(|name| name == place), "{place}: {names}");
+    }
+}

@@ -119,25 +119,6 @@ fn a_directory_that_was_made_anew_hides_what_it_had() {
 }
 
 #[test]
-fn places_for_mounts_are_no_changes() {
-    let Some(world) = world() else { return };
-    fs::create_dir(world.rootfs.lower[0].join("etc")).unwrap();
-    let upper = &world.rootfs.upper;
-    fs::create_dir(upper.join("etc")).unwrap();
-    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
-        fs::write(upper.join(file), "").unwrap();
-    }
-    for directory in ["dev", "proc", "sys"] {
-        fs::create_dir(upper.join(directory)).unwrap();
-    }
-    world.check(&[]);
-    assert!(Difference::read(&world.rootfs).unwrap().is_empty());
-    world.write(upper, "etc/mine");
-    world.write(upper, "dev/file");
-    world.check(&["A /dev", "A /dev/file", "C /etc", "A /etc/mine"]);
-}
-
-#[test]
 fn a_layer_of_changes_unpacks_to_the_same_upper_directory() {
     let Some(world) = world() else { return };
     let (top, upper) = (&world.rootfs.lower[0], &world.rootfs.upper);

@@ -24,7 +24,7 @@ impl Look {
 }
 
 /// Gives the implied directories the looks that they have below.
-pub(super) fn inherit(directory: &Path, implied: &[PathBuf], below: &[PathBuf]) -> Result<()> {
+pub(crate) fn inherit(directory: &Path, implied: &[PathBuf], below: &[PathBuf]) -> Result<()> {
     // Children first, since nothing below changes a parent's time after it was set.
     for path in implied.iter().rev() {
         let Some(look) = find(path, below) else {
