@@ -173,10 +173,10 @@ fn an_export_is_the_root_without_its_mounts_and_a_commit_runs_again() {
 fn a_container_has_docker_s_marks_and_its_own_changes_only() {
     let daemon = daemon();
     let script = "ls -d /.dockerenv; readlink /etc/mtab; stat -c %a /etc";
-    let run = ["run", "--name", "c", "busybox", "sh", "-c", script];
+    let run = ["run", "--name", "cc", "busybox", "sh", "-c", script];
     assert_eq!(daemon.docker(&run).ok(), "/.dockerenv\n/proc/mounts\n755");
-    assert_eq!(daemon.docker(&["diff", "c"]).ok(), "");
-    let names = shell(&daemon, "$D export c | tar t");
+    assert_eq!(daemon.docker(&["diff", "cc"]).ok(), "");
+    let names = shell(&daemon, "$D export cc | tar t");
     for place in [
         ".dockerenv",
         "dev/console",
