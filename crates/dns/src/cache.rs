@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wire::Reply;
+use crate::reply::Reply;
 
 /// Answers are kept in two generations of this many; the older is dropped as a whole.
 const GENERATION: usize = 1_024;

@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cache::Cache;
 use crate::query::{Query, Transport, encode};
+use crate::reply::Reply;
 use crate::upstream::{Origin, Upstreams, exchange};
-use crate::wire::Reply;
 
 /// How long a client may be kept waiting: three servers' time, as with Docker.
 const PATIENCE: Duration = Duration::from_secs(12);

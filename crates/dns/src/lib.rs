@@ -15,6 +15,7 @@ mod cache;
 mod dice;
 mod forward;
 mod query;
+mod reply;
 mod server;
 mod upstream;
 mod view;

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::dice;
 use crate::query::{Query, Transport};
-use crate::wire::{Mismatch, Reply};
+use crate::reply::{Mismatch, Reply};
 
 /// How many servers are asked; resolv.conf(5)'s number, and Docker's.
 const MAX_SERVERS: usize = 3;

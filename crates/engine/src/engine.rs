@@ -1,20 +1,19 @@
 //! The handle: one method for each operation of the API.
 
 mod files;
+mod networks;
+mod streams;
 mod volumes;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use berth_base::Id;
-use berth_docker::reach::ReachablePort;
-use berth_docker::{container, event, exec, filters::Filters, network, system};
+use berth_docker::{container, event, filters::Filters, system};
 use berth_image::{Images, Usage};
 use berth_keeper::launcher::Launcher;
-use berth_keeper::protocol::{self, RequestBody};
 use berth_net::Net;
 use berth_runtime::cgroup::Cgroup;
 use berth_store::{Store, Txn};
@@ -25,21 +24,17 @@ use crate::container::{Command, Handle};
 use crate::error::{Context, Error, Result};
 use crate::events::{EventStream, Events};
 use crate::exec::Execs;
-use crate::keeper::settled;
 use crate::lifecycle::{self, Waiter};
 use crate::links::{self, Links};
-use crate::logs::{self, LogStream};
 use crate::names::Names;
 use crate::network::Networks;
 use crate::options::{
-    AttachOptions, Condition, EventOptions, ExecStartOptions, ListOptions, LogOptions,
-    RemoveOptions, StartOptions, StopOptions, StreamTarget,
+    Condition, EventOptions, ListOptions, RemoveOptions, StartOptions, StopOptions,
 };
-use crate::record::Phase;
 use crate::shared::Shared;
 use crate::table::Table;
 use crate::volume::{Mounted, Volumes};
-use crate::{attach, create, detach, exec as execs, inspect, list, recover, system as host, top};
+use crate::{create, detach, inspect, list, recover, system as host, top};
 
 /// What an engine is built on.
 pub struct Parts {
@@ -298,179 +293,6 @@ impl Engine {
         crate::prune::containers(&self.shared, filters).await
     }
 
-    /// Whether the container exists and its log can be read, and what its stream looks like.
-    pub fn logs_target(&self, id: &str) -> Result<StreamTarget> {
-        let view = self.find(id)?.view();
-        if view.record.host.log_config.driver != "json-file" {
-            return Err(Error::not_implemented(
-                "configured logging driver does not support reading",
-            ));
-        }
-        Ok(StreamTarget {
-            id: view.record.id.to_string(),
-            tty: view.record.config.tty,
-        })
-    }
-
-    /// Rendered as the client wants it: with Docker's 8-byte headers unless there is a terminal.
-    pub fn logs(&self, id: &str, options: LogOptions) -> Result<LogStream> {
-        if !(options.stdout || options.stderr) {
-            return Err(Error::invalid(
-                "Bad parameters: you must choose at least one stream",
-            ));
-        }
-        let target = self.logs_target(id)?;
-        let handle = self.find(&target.id)?;
-        let query = self.log_query(&target, &options);
-        let ended = options.follow.then_some(async move {
-            handle
-                .until(|view| !view.state.phase.is_active() || view.removed)
-                .await;
-        });
-        Ok(logs::read(&self.shared.scope, query, ended))
-    }
-
-    fn log_query(&self, target: &StreamTarget, options: &LogOptions) -> logs::Query {
-        logs::Query {
-            path: self.shared.config.log_path(&target.id),
-            render: logs::Render {
-                stdout: options.stdout,
-                stderr: options.stderr,
-                multiplexed: !target.tty,
-                timestamps: options.timestamps,
-                details: options.details,
-                since: options.since,
-                until: options.until,
-            },
-            tail: options.tail,
-        }
-    }
-
-    /// Whether an attach would be accepted: to be asked before the connection is hijacked.
-    pub fn attach_target(&self, id: &str) -> Result<StreamTarget> {
-        let view = self.find(id)?.view();
-        let id = &view.record.id;
-        match view.state.phase {
-            Phase::Running { paused: true, .. } => Err(Error::conflict(format!(
-                "container {id} is paused, unpause the container before attach"
-            ))),
-            Phase::Restarting => Err(Error::conflict(format!(
-                "container {id} is restarting, wait until the container is running"
-            ))),
-            Phase::Removing | Phase::Dead => {
-                Err(Error::conflict(format!("container {id} is being removed")))
-            }
-            Phase::Created | Phase::Starting | Phase::Running { .. } | Phase::Exited => {
-                Ok(StreamTarget {
-                    id: id.to_string(),
-                    tty: view.record.config.tty,
-                })
-            }
-        }
-    }
-
-    /// Hands a client's connection to the container. Before the start it waits for the start.
-    /// Returns when the connection has been handed over; it is closed when the output ends.
-    pub async fn attach(&self, id: &str, options: AttachOptions, client: OwnedFd) -> Result<()> {
-        let handle = self.find(id)?;
-        let target = self.attach_target(id)?;
-        let keys = match target.tty {
-            true => detach::parse(options.detach_keys.as_deref())?,
-            // Without a terminal a client's input is data, never a command.
-            false => detach::parse(options.detach_keys.as_deref()).map(|_| Vec::new())?,
-        };
-        let mut greeting = options.greeting.clone();
-        if options.logs || !options.stream {
-            attach::greet(&client, &std::mem::take(&mut greeting))?;
-        }
-        let view = handle.view();
-        let wire = protocol::AttachOptions {
-            stdin: options.stdin && view.record.config.open_stdin,
-            stdout: options.stdout,
-            stderr: options.stderr,
-            multiplexed: !target.tty,
-            detach_keys: keys,
-        };
-        // A driver that keeps nothing has nothing to replay.
-        if options.logs && self.logs_target(id).is_ok() {
-            let wanted = LogOptions {
-                stdout: options.stdout,
-                stderr: options.stderr,
-                ..LogOptions::default()
-            };
-            let query = self.log_query(&target, &wanted);
-            let join = options.stream.then(|| wire.clone());
-            if attach::replay(&self.shared.scope, &handle, query, join, &client).await? {
-                self.shared.container_event(&view.record, "attach", &[]);
-                return Ok(());
-            }
-        }
-        if !options.stream {
-            return Ok(());
-        }
-        handle
-            .ask(|reply| Command::Attach {
-                options: wire,
-                greeting,
-                client,
-                reply,
-            })
-            .await?;
-        self.shared.container_event(&view.record, "attach", &[]);
-        Ok(())
-    }
-
-    pub async fn resize(&self, id: &str, rows: u16, columns: u16) -> Result<()> {
-        let body = RequestBody::Resize {
-            exec: None,
-            rows,
-            columns,
-        };
-        let handle = self.find(id)?;
-        settled(handle.ask_keeper(body, Vec::new()).await?)?;
-        let size = [("height", rows.to_string()), ("width", columns.to_string())];
-        let size: Vec<_> = size
-            .iter()
-            .map(|(key, value)| (*key, value.as_str()))
-            .collect();
-        self.shared
-            .container_event(&handle.view().record, "resize", &size);
-        Ok(())
-    }
-
-    pub async fn exec_create(
-        &self,
-        id: &str,
-        request: exec::CreateRequest,
-    ) -> Result<exec::CreateResponse> {
-        execs::create(&self.shared, id, request)
-    }
-
-    /// Whether a start would be accepted: to be asked before the connection is hijacked.
-    pub fn exec_target(&self, exec: &str) -> Result<StreamTarget> {
-        execs::target(&self.shared, exec)
-    }
-
-    /// Starts the command. If it cannot be started, `client` is told why on its stream, as
-    /// dockerd does, and the error is returned as well (for a detached start).
-    pub async fn exec_start(
-        &self,
-        exec: &str,
-        options: ExecStartOptions,
-        client: Option<OwnedFd>,
-    ) -> Result<()> {
-        let client = client.filter(|_| !options.detach);
-        Box::pin(execs::start(&self.shared, exec, options, client)).await
-    }
-
-    pub async fn exec_inspect(&self, exec: &str) -> Result<exec::Inspect> {
-        execs::inspect(&self.shared, exec).await
-    }
-
-    pub async fn exec_resize(&self, exec: &str, rows: u16, columns: u16) -> Result<()> {
-        execs::resize(&self.shared, exec, rows, columns).await
-    }
-
     pub fn events(&self, options: EventOptions) -> Result<EventStream> {
         self.shared.events.subscribe(&self.shared.scope, options)
     }
@@ -496,75 +318,6 @@ impl Engine {
     /// Images are left to the caller, who has their list.
     pub async fn disk_usage(&self) -> Result<system::DiskUsage> {
         self.blocking(host::disk_usage).await
-    }
-
-    /// `detailed`: with the containers of each.
-    pub fn network_list(&self, filters: &Filters, detailed: bool) -> Result<Vec<network::Network>> {
-        crate::network::list(&self.shared, filters, detailed)
-    }
-
-    /// Which ports are reachable, from where, and who holds them.
-    pub async fn ports(&self) -> Result<Vec<ReachablePort>> {
-        self.blocking(crate::reachable::ports).await
-    }
-
-    pub async fn network_create(
-        &self,
-        request: network::CreateRequest,
-    ) -> Result<network::CreateResponse> {
-        crate::network::create(&self.shared, request).await
-    }
-
-    pub async fn network_remove(&self, id: &str) -> Result<()> {
-        crate::network::remove(&self.shared, id).await
-    }
-
-    pub async fn network_prune(&self, filters: &Filters) -> Result<network::PruneResponse> {
-        crate::network::prune(&self.shared, filters).await
-    }
-
-    pub async fn network_connect(&self, id: &str, request: network::ConnectRequest) -> Result<()> {
-        let handle = self.find(&request.container)?;
-        let network = self.shared.networks.find(id)?;
-        let settings = Box::new(request.endpoint_config.unwrap_or_default());
-        let connect = |reply| Command::Connect {
-            network,
-            settings,
-            reply,
-        };
-        handle.ask(connect).await
-    }
-
-    pub async fn network_disconnect(
-        &self,
-        id: &str,
-        request: network::DisconnectRequest,
-    ) -> Result<()> {
-        let found = self.shared.networks.find(id);
-        let handle = match self.find(&request.container) {
-            // Nothing is left of a container that is gone.
-            Err(_) if request.force => {
-                found?;
-                let message = format!("endpoint {} not found", request.container);
-                return Err(Error::not_found(message));
-            }
-            found => found?,
-        };
-        let running = matches!(handle.view().state.phase, Phase::Running { .. });
-        let network = match found {
-            Err(error) if running && !request.force => return Err(error),
-            found => found.ok(),
-        };
-        let disconnect = |reply| Command::Disconnect {
-            name: id.to_owned(),
-            network,
-            reply,
-        };
-        handle.ask(disconnect).await
-    }
-
-    pub fn network_inspect(&self, id: &str) -> Result<network::Network> {
-        crate::network::inspect(&self.shared, id)
     }
 
     fn find(&self, reference: &str) -> Result<Arc<Handle>> {

@@ -14,8 +14,9 @@ use berth_image::tree::{self, Method};
 use berth_store::Txn;
 
 use super::driver::FileSystem;
+use super::remove::{discard, refuse_in_use};
 use super::turns::Claim;
-use super::{PREFIX, Volume, Volumes, check_name, discard, event, refuse_in_use, writers};
+use super::{PREFIX, Volume, Volumes, check_name, event, writers};
 use crate::error::{Context, Error, Result};
 use crate::shared::Shared;
 
