@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use berth_testkit::{Daemon, Random, http, sh, until};
+use berth_testkit::{Daemon, Random, run, sh, until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
 
 use crate::daemon;
 use crate::volumes::mountpoint;
@@ -18,94 +17,89 @@ const SEED: u64 = 4;
 
 /// One operation on volumes, and what is to be the case after it was interrupted.
 struct Operation {
-    name: &'static str,
-    method: &'static str,
-    path: &'static str,
-    body: Value,
-    /// What it needs, through docker, before each time.
+    line: &'static str,
+    /// What it needs before each time.
     before: &'static [&'static str],
     check: fn(&Daemon, acknowledged: bool),
 }
 
-/// A container with the volume `filled` at `/bin`, where the image has hundreds of files.
-fn filling() -> Value {
-    json!({"Image": "busybox", "HostConfig": {"Binds": ["filled:/bin"]}})
-}
+/// The volume is at `/bin`, where the image has hundreds of files, as `source` has.
+const FILL: &str = "create -v filled:/bin busybox";
 
-fn operations() -> [Operation; 6] {
-    let operation = |name, method, path, before, check| Operation {
-        name,
-        method,
-        path,
-        body: json!({}),
-        before,
-        check,
-    };
-    [
-        Operation {
-            body: json!({"Name": "made", "Labels": {"a": "b"}}),
-            ..operation("create", "POST", "/volumes/create", &[], |daemon, done| {
-                assert!(is_there(daemon, "made") || !done);
-            })
+const OPERATIONS: [Operation; 7] = [
+    Operation {
+        line: "volume create --label a=b made",
+        before: &[],
+        check: |daemon, done| assert!(is_there(daemon, "made") || !done),
+    },
+    Operation {
+        line: FILL,
+        before: &[],
+        check: |daemon, done| {
+            if is_there(daemon, "filled") {
+                let count = files(daemon, "filled").len();
+                let whole = files(daemon, "source").len();
+                assert!(count == whole || count == 0 && !done, "{count} of {whole}");
+                // The next one is filled in any case.
+                ours(daemon, FILL);
+                assert_eq!(files(daemon, "filled"), files(daemon, "source"));
+            }
+            assert!(is_there(daemon, "filled") || !done);
         },
-        Operation {
-            body: filling(),
-            ..operation("fill", "POST", "/containers/create", &[], |daemon, done| {
-                if is_there(daemon, "filled") {
-                    let count = files(daemon, "filled").len();
-                    let whole = files(daemon, "source").len();
-                    assert!(count == whole || count == 0 && !done, "{count} of {whole}");
-                    // The next one is filled in any case.
-                    daemon.api("POST", "/containers/create", Some(&filling().to_string()));
-                    assert_eq!(files(daemon, "filled"), files(daemon, "source"));
-                }
-                assert!(is_there(daemon, "filled") || !done);
-            })
+    },
+    Operation {
+        line: "volume snapshot source made",
+        before: &[],
+        check: |daemon, done| match is_there(daemon, "made") {
+            true => assert_eq!(files(daemon, "made"), files(daemon, "source")),
+            false => assert!(!done),
         },
-        operation(
-            "copy",
-            "POST",
-            "/berth/volumes/source/clone?name=made",
-            &[],
-            |daemon, done| match is_there(daemon, "made") {
-                true => assert_eq!(files(daemon, "made"), files(daemon, "source")),
-                false => assert!(!done),
-            },
-        ),
-        operation(
-            "rename",
-            "POST",
-            "/berth/volumes/old/rename?name=made",
-            &["volume create old"],
-            |daemon, done| {
-                let (old, new) = (is_there(daemon, "old"), is_there(daemon, "made"));
-                assert!(old != new && (new || !done), "old {old}, new {new}");
-            },
-        ),
-        operation(
-            "remove",
-            "DELETE",
-            "/volumes/old",
-            &["create --name user -v old:/bin busybox", "rm user"],
-            |daemon, done| match is_there(daemon, "old") {
-                true => {
-                    assert!(!done);
-                    assert_eq!(files(daemon, "old"), files(daemon, "source"));
-                }
-                false => assert!(!place(daemon, "old").exists()),
-            },
-        ),
-        operation(
-            "prune",
-            "POST",
-            "/volumes/prune?filters=%7B%22all%22:%5B%22true%22%5D%7D",
-            &["volume create one", "volume create two"],
-            |daemon, done| {
-                let left = ["one", "two"].map(|name| is_there(daemon, name));
-                assert!(!done || left == [false, false], "{left:?}");
-            },
-        ),
-    ]
+    },
+    Operation {
+        line: "volume restore --force -i archive.tar old",
+        before: &["run --rm -v old:/v busybox touch /v/before"],
+        check: |daemon, done| {
+            let found = files(daemon, "old");
+            match found.len() {
+                1 => assert!(found[0].starts_with("./before ") && !done, "{found:?}"),
+                _ => assert_eq!(found, files(daemon, "source")),
+            }
+        },
+    },
+    Operation {
+        line: "volume rename old made",
+        before: &["volume create old"],
+        check: |daemon, done| {
+            let (old, new) = (is_there(daemon, "old"), is_there(daemon, "made"));
+            assert!(old != new && (new || !done), "old {old}, new {new}");
+        },
+    },
+    Operation {
+        line: "volume rm old",
+        before: &["create --name user -v old:/bin busybox", "rm user"],
+        check: |daemon, done| match is_there(daemon, "old") {
+            true => {
+                assert!(!done);
+                assert_eq!(files(daemon, "old"), files(daemon, "source"));
+            }
+            false => assert!(!place(daemon, "old").exists()),
+        },
+    },
+    Operation {
+        line: "volume prune -af",
+        before: &["volume create one", "volume create two"],
+        check: |daemon, done| {
+            let left = ["one", "two"].map(|name| is_there(daemon, name));
+            assert!(!done || left == [false, false], "{left:?}");
+        },
+    },
+];
+
+/// Our command line; whether it was told that it is done.
+fn ours(daemon: &Daemon, line: &str) -> bool {
+    let mut command = daemon.berth_command();
+    command.args(line.split(' ')).current_dir(&daemon.root);
+    run(&mut command, b"").code == 0
 }
 
 fn place(daemon: &Daemon, volume: &str) -> std::path::PathBuf {
@@ -135,45 +129,42 @@ fn a_killed_daemon_leaves_volumes_whole_or_as_they_were() {
     let mut daemon = daemon();
     let mut random = Random::new(SEED);
     // It is in use, so that nothing removes it.
-    daemon
-        .docker(&["create", "-v", "source:/bin", "busybox"])
-        .ok();
-    for operation in operations() {
+    assert!(ours(&daemon, "create -v source:/bin busybox"));
+    assert!(ours(&daemon, "volume backup -o archive.tar source"));
+    for Operation {
+        line,
+        before,
+        check,
+    } in OPERATIONS
+    {
         let mut takes = Duration::ZERO;
         for round in 0..=ROUNDS {
-            for line in operation.before {
-                daemon.docker(&line.split(' ').collect::<Vec<_>>()).ok();
+            for line in before {
+                assert!(ours(&daemon, line), "{line}");
             }
-            let Operation {
-                method, path, body, ..
-            } = &operation;
-            let socket = daemon.socket();
-            let (acknowledged, killed) = std::thread::scope(|scope| {
-                let began = Instant::now();
-                let request = scope.spawn(move || {
-                    let answer = http::request(&socket, method, path, Some(body));
-                    let is_success = answer.is_ok_and(|answer| answer.is_success());
-                    (is_success, began.elapsed())
-                });
-                let killed = round > 0;
-                if killed {
+            let began = Instant::now();
+            let acknowledged = if round == 0 {
+                let is_done = ours(&daemon, line);
+                takes = began.elapsed();
+                assert!(is_done, "{line} fails");
+                is_done
+            } else {
+                let mut command = daemon.berth_command();
+                command.args(line.split(' ')).current_dir(&daemon.root);
+                std::thread::scope(|scope| {
+                    let told = scope.spawn(move || run(&mut command, b"").code == 0);
                     let micros = u64::try_from(takes.as_micros()).unwrap() + 1;
                     // The moment is what the test varies.
                     std::thread::sleep(Duration::from_micros(random.below(micros)));
                     daemon.signal(Signal::KILL);
-                }
-                let (is_success, took) = request.join().unwrap();
-                if !killed {
-                    takes = took;
-                }
-                (is_success, killed)
-            });
-            assert!(acknowledged || killed, "{} fails", operation.name);
-            if killed {
+                    told.join().unwrap()
+                })
+            };
+            if round > 0 {
                 daemon.spawn();
             }
-            let told = format!("{}, round {round} of seed {SEED}", operation.name);
-            let checked = std::panic::AssertUnwindSafe(|| (operation.check)(&daemon, acknowledged));
+            let told = format!("{line}, round {round} of seed {SEED}");
+            let checked = std::panic::AssertUnwindSafe(|| check(&daemon, acknowledged));
             std::panic::catch_unwind(checked).unwrap_or_else(|_| panic!("{told}"));
             nothing_else_is_there(&daemon, &told);
             remove_all(&daemon);
