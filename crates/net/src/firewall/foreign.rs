@@ -85,8 +85,7 @@ pub fn open(socket: &mut Socket, passage: Passage<'_>, insert: bool) -> Result<V
     Ok(warnings)
 }
 
-/// The same for iptables-legacy, whose changes nobody can listen to: done when a bridge comes or
-/// goes.
+/// The same for iptables-legacy, whose changes nobody can listen to.
 pub fn open_legacy(passage: Passage<'_>, insert: bool) -> Option<String> {
     let passes = !legacy_is_used() || legacy_passes(passage) || insert && legacy_insert(passage);
     (!passes).then(|| passage.advice(LEGACY_PROGRAM))
@@ -336,6 +335,18 @@ pub fn legacy_obstacle(passage: Passage<'_>, forward: bool) -> Option<bool> {
         .any(|line| line == format!("-P {chain} DROP"));
     let others = rules - rules.min(jumps);
     (others > 0 || drops && jumps == 0).then_some(others == 0)
+}
+
+/// Whether iptables-legacy is in use and another program took our jump away.
+pub fn legacy_lacks_jump(instance: &str) -> bool {
+    let passage = Passage {
+        instance,
+        group: 0,
+        bridges: &[],
+        beside: &[],
+        v6: false,
+    };
+    legacy_is_used() && !legacy_jumps(passage)
 }
 
 fn legacy_is_used() -> bool {

@@ -3,7 +3,7 @@
 //! Others flush rulesets (`systemctl restart nftables`, `ufw reload`), our tables with them. A
 //! thread listens to nftables' changes, and makes again what is missing, with all networks and
 //! the ports of all endpoints. It looks at most once in [`PAUSE`], so that it never fights with
-//! anyone.
+//! anyone. iptables-legacy tells nobody of its changes, and is looked at now and then.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -28,6 +28,9 @@ use crate::watch::{Watch, Woken};
 
 /// From a change of the ruleset to the look at it.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How often iptables-legacy is looked at where it is in use: its changes cannot be listened to.
+const LEGACY_LOOK: Duration = Duration::from_secs(5);
 
 /// All networks and connected endpoints as they are now.
 pub type Present = Arc<dyn Fn() -> Contents + Send + Sync>;
@@ -393,6 +396,16 @@ impl Kept {
         Ok(())
     }
 
+    fn look_at_legacy(&self) {
+        if !foreign::legacy_lacks_jump(&self.instance) {
+            return;
+        }
+        let bridges = self.bridges();
+        if let Some(warning) = foreign::open_legacy(self.passage(&bridges), true) {
+            tracing::warn!("{warning}");
+        }
+    }
+
     fn repair_tables(&self) -> Result<(), Error> {
         let instance = self.instance.as_str();
         let mut socket = self.lock();
@@ -415,7 +428,16 @@ fn watch(table: Arc<Kept>) -> io::Result<Watch> {
     let mut changes = Socket::netfilter()?;
     changes.subscribe(nft::CHANGES)?;
     Watch::start("berth-nftables", move |stop| {
-        while stop.wait(Some((changes.as_fd(), PollFlags::IN)), None) == Woken::Ready {
+        let limit = table.insert.then_some(LEGACY_LOOK);
+        loop {
+            match stop.wait(Some((changes.as_fd(), PollFlags::IN)), limit) {
+                Woken::Stopped => return,
+                Woken::Late => {
+                    table.look_at_legacy();
+                    continue;
+                }
+                Woken::Ready => {}
+            }
             // Changes come in bursts.
             if stop.wait(None, Some(PAUSE)) == Woken::Stopped || changes.drain().is_err() {
                 return;

@@ -343,3 +343,24 @@ fn the_jump_stands_behind_what_decides_and_before_what_closes() {
         });
     }
 }
+
+#[test]
+fn rules_that_iptables_flushes_come_back() {
+    for program in ["iptables-nft", "iptables-legacy"] {
+        with_machine(move |machine| {
+            run(&format!("{program} -P FORWARD DROP"));
+            let net = machine.open(machine.config("flushed"));
+            net.create_network(NetworkRequest::new("app")).expect("app");
+            let app = connect_to(&net, "app", "app", &[tcp(8128, 80)]);
+            serve_tcp(&app.netns, 80, "app");
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, 8128).is_some());
+            run(&format!("{program} -F; {program} -X"));
+            no_tcp(Some(&machine.remote), MACHINE, 8128);
+            let back = || run(&format!("{program} -S FORWARD")).contains("FLUSHED-FORWARD");
+            // Nobody is told of a change of iptables-legacy.
+            let patience = if program == "iptables-legacy" { 5 } else { 1 };
+            assert!((0..patience).any(|_| eventually(back)), "{program}");
+            assert!(ask_tcp(Some(&machine.remote), MACHINE, 8128).is_some());
+        });
+    }
+}
