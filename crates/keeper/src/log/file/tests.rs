@@ -17,6 +17,26 @@ fn open(path: &Path, limits: Limits) -> JsonFile {
     JsonFile::open(path, limits, &BTreeMap::new()).unwrap()
 }
 
+/// A log whose files have 1,000 bytes, with lines of these numbers written to it.
+fn thousand(
+    path: &Path,
+    max_files: u32,
+    compress: bool,
+    lines: u32,
+) -> (JsonFile, Result<(), Error>) {
+    let limits = Limits {
+        max_size_bytes: Some(1000),
+        max_files,
+        compress,
+    };
+    let mut log = open(path, limits);
+    let lines: String = (0..lines)
+        .map(|number| format!("line {number}\n"))
+        .collect();
+    let written = log.write(Stream::Stdout, lines.as_bytes(), 0);
+    (log, written)
+}
+
 #[test]
 fn records_have_docker_s_form() {
     let dir = tempfile::tempdir().unwrap();
@@ -57,16 +77,8 @@ fn a_torn_record_is_cut_off_at_the_next_open() {
 fn rotation_keeps_the_newest_files_and_no_record_is_torn() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut log = open(
-        &path,
-        Limits {
-            max_size_bytes: Some(1000),
-            max_files: 3,
-            compress: false,
-        },
-    );
-    let lines: String = (0..100).map(|number| format!("line {number}\n")).collect();
-    log.write(Stream::Stdout, lines.as_bytes(), 0).unwrap();
+    let (mut log, written) = thousand(&path, 3, false, 100);
+    written.unwrap();
     log.finish().unwrap();
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     let all = read("log.2") + &read("log.1") + &read("log");
@@ -92,16 +104,8 @@ fn rotation_keeps_the_newest_files_and_no_record_is_torn() {
 fn a_file_is_rotated_once_also_when_nothing_can_be_forked_to_compress_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let mut log = open(
-        &path,
-        Limits {
-            max_size_bytes: Some(1000),
-            max_files: 2,
-            compress: true,
-        },
-    );
-    let lines: String = (0..30).map(|number| format!("line {number}\n")).collect();
-    assert!(log.write(Stream::Stdout, lines.as_bytes(), 0).is_err());
+    let (mut log, written) = thousand(&path, 2, true, 30);
+    assert!(written.is_err());
     log.finish().unwrap();
     let length = fs::metadata(dir.path().join("log.1")).unwrap().len();
     assert!((1000..1100).contains(&length), "{length}");
