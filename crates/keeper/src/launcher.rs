@@ -12,12 +12,14 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_sys::fork::{self, Fork};
+use berth_sys::title;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde::Deserialize;
 
@@ -92,6 +94,10 @@ pub fn run(socket: UnixStream, config: Config<'_>) -> i32 {
     let Ok(births) = config.births.map_or(Ok(None), births::take_over) else {
         return 1;
     };
+    // Without it `ps` shows the daemon's words for all of us.
+    if title::claim().is_ok() {
+        title::set(&[b"berth-launcher"]);
+    }
     berth_runtime::container::warm();
     berth_sys::memory::trim();
     berth_sys::memory::unmap_program();
@@ -167,11 +173,13 @@ impl Job {
         match (self, framing::decode(&body)) {
             (Self::Keeper, Ok(LauncherRequest::Launch(launch))) => {
                 drop(body);
+                title::set(&[b"berth-keeper", launch.dir.as_os_str().as_bytes()]);
                 // When systemd ends the scope, the container is told, too; its end is recorded.
                 berth_sys::signal::survive(libc::SIGTERM);
                 crate::keeper::run(launch, fds, births)
             }
-            (Self::Service(service), Ok(LauncherRequest::Service { args, .. })) => {
+            (Self::Service(service), Ok(LauncherRequest::Service { name, args })) => {
+                title::set(&[b"berth-service", name.as_bytes()]);
                 drop(births);
                 service(ServiceArgs {
                     args,

@@ -23,5 +23,6 @@ pub mod seccomp;
 pub mod session;
 pub mod signal;
 pub mod socket;
+pub mod title;
 pub mod tree;
 pub mod wait;

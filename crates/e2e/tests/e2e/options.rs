@@ -123,6 +123,11 @@ fn names_hosts_and_environment_reach_the_container() {
         assert_eq!(run(&["--entrypoint", "echo", "busybox", "x"]), "x");
         let pid = run(&["--init", "busybox", "sh", "-c", "echo $$"]);
         assert!(pid.parse::<u32>().unwrap() > 1, "{pid}");
+        // Nothing of the daemon's own command line is seen in there.
+        let words = run(&["--init", "busybox", "cat", "/proc/1/cmdline"]);
+        let words = words.trim_end_matches('\0').split('\0');
+        let words: Vec<&str> = words.collect();
+        assert_eq!(words, ["/sbin/docker-init", "--", "cat", "/proc/1/cmdline"]);
     }
 }
 

@@ -38,6 +38,13 @@ pub(super) struct Prepared {
     die_with_parent: bool,
 }
 
+impl Prepared {
+    /// The command and its arguments.
+    pub(super) fn words(&self) -> impl Iterator<Item = &[u8]> {
+        self.args.get().iter().map(|word| word.as_bytes())
+    }
+}
+
 /// What the last steps need.
 pub(super) struct Final<'a> {
     pub process: &'a Process,

@@ -4,6 +4,7 @@
 use berth_sys::clone;
 use berth_sys::fork::exit_now;
 use berth_sys::signal;
+use berth_sys::title;
 use rustix::process::{Pid, WaitOptions};
 
 use super::Exit;
@@ -29,7 +30,11 @@ pub(super) fn run(prepared: &Prepared) -> ! {
     // Closes the channel too, by which the caller learns that the container runs. Nothing that
     // owned a descriptor is used from here on.
     let _ = berth_sys::exec::close_all_but(3, &[]);
-    let _ = rustix::thread::set_name(c"berth-init");
+    let _ = rustix::thread::set_name(c"docker-init");
+    // As Docker's init shows itself.
+    let mut words: Vec<&[u8]> = vec![b"/sbin/docker-init", b"--"];
+    words.extend(prepared.words());
+    title::set(&words);
     loop {
         match signal::wait_any() {
             Ok(libc::SIGCHLD) => {
