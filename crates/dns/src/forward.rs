@@ -1,10 +1,13 @@
 //! Questions that no zone answers: asked of other servers in turn, their answers kept.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use berth_tasks::Scope;
 use hickory_proto::op::ResponseCode;
 use tokio::sync::Semaphore;
@@ -13,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::cache::Cache;
 use crate::query::{Query, Transport, encode};
 use crate::reply::Reply;
+use crate::shared::UnderWay;
 use crate::upstream::{Origin, Upstreams, exchange};
 
 /// How long a client may be kept waiting: three servers' time, as with Docker.
@@ -21,40 +25,57 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const RECOVERY: Duration = Duration::from_secs(30);
 
 /// A set of servers and what they have answered. Views of many containers share it.
-#[derive(Debug)]
 pub struct Forwarder {
-    upstreams: Upstreams,
+    upstreams: ArcSwap<Upstreams>,
+    /// Asked before each question: other servers, if they are others by now.
+    changes: Option<Box<Changes>>,
     origin: Origin,
     scope: Scope,
     /// Shared by all forwarders of the instance: questions that are being asked.
     under_way: Arc<Semaphore>,
     cache: Mutex<Cache>,
+    shared: UnderWay<Outcome>,
     turn: AtomicUsize,
-    /// Beside each server, until when it is asked after the others.
-    ailing: Mutex<Vec<Option<Instant>>>,
+    /// Until when a server is asked after the others.
+    ailing: Mutex<HashMap<SocketAddr, Instant>>,
+}
+
+/// Tells the servers, if they are others than when it was asked last. It must not block.
+pub type Changes = dyn Fn() -> Option<Upstreams> + Send + Sync;
+
+/// An answer and what brought it, or what the client is told instead.
+type Outcome = Result<(Reply, Transport), ResponseCode>;
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Forwarder").field(&self.upstreams).finish()
+    }
 }
 
 impl Forwarder {
     pub(crate) fn new(
         upstreams: Upstreams,
+        changes: Option<Box<Changes>>,
         origin: Origin,
         scope: Scope,
         under_way: Arc<Semaphore>,
     ) -> Self {
         Self {
-            ailing: Mutex::new(vec![None; upstreams.servers.len()]),
-            upstreams,
+            ailing: Mutex::default(),
+            upstreams: ArcSwap::from_pointee(upstreams),
+            changes,
             origin,
             scope,
             under_way,
             cache: Mutex::default(),
+            shared: UnderWay::default(),
             turn: AtomicUsize::new(0),
         }
     }
 
     /// The servers that are asked.
-    pub fn upstreams(&self) -> &Upstreams {
-        &self.upstreams
+    pub fn upstreams(&self) -> Arc<Upstreams> {
+        self.upstreams.load_full()
     }
 
     /// An answer that is at hand.
@@ -75,11 +96,25 @@ impl Forwarder {
 
     /// Asks, and answers in every case.
     pub(crate) async fn ask(&self, query: &Query, transport: Transport) -> Vec<u8> {
-        let (reply, by) = match self.reply(query, transport).await {
+        let (outcome, own) = match query.cache_key() {
+            Some(mut key) => {
+                // Cut for the one is not cut for the other.
+                key.push(u8::from(transport == Transport::Tcp));
+                self.shared.once(key, self.reply(query, transport)).await
+            }
+            None => (self.reply(query, transport).await, true),
+        };
+        let (reply, by) = match outcome {
             Ok(found) => found,
             Err(code) => return encode(&query.respond(code)),
         };
-        let bytes = reply.for_client(query, Duration::ZERO);
+        let mut bytes;
+        if own {
+            bytes = reply.for_client(query, Duration::ZERO);
+        } else {
+            bytes = reply.clone().for_all().for_client(query, Duration::ZERO);
+            query.append_edns(&mut bytes);
+        }
         // A server that sends more by UDP than was asked for does so for the better; as Docker,
         // the client gets all of it.
         let fits = bytes.len() <= query.limit(transport) || by == Transport::Udp;
@@ -89,27 +124,35 @@ impl Forwarder {
         bytes
     }
 
-    async fn reply(
-        &self,
-        query: &Query,
-        transport: Transport,
-    ) -> Result<(Reply, Transport), ResponseCode> {
+    /// The servers that are asked now.
+    fn current(&self) -> Arc<Upstreams> {
+        let changed = self.changes.as_ref().and_then(|changes| changes());
+        if let Some(changed) = changed {
+            tracing::info!(servers = ?changed.servers, "the host asks other name servers now");
+            self.upstreams.store(Arc::new(changed));
+            *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Cache::default();
+        }
+        self.upstreams()
+    }
+
+    async fn reply(&self, query: &Query, transport: Transport) -> Outcome {
+        let upstreams = self.current();
         let begin = Instant::now();
-        let slot = timeout(self.upstreams.timeout, self.under_way.acquire());
+        let slot = timeout(upstreams.timeout, self.under_way.acquire());
         let Ok(Ok(_slot)) = slot.await else {
             tracing::warn!("too many names are being asked of other servers at once");
             return Err(ResponseCode::Refused);
         };
-        for _ in 0..self.upstreams.attempts {
-            for index in self.order() {
-                let server = self.upstreams.servers[index];
+        for _ in 0..upstreams.attempts {
+            for server in self.order(&upstreams) {
                 let now = Instant::now();
-                let until = (now + self.upstreams.timeout).min(begin + PATIENCE);
+                let until = (now + upstreams.timeout).min(begin + PATIENCE);
                 if until <= now {
                     return Err(ResponseCode::ServFail);
                 }
-                let found = self.ask_one(server, query, transport, until).await;
-                self.note(index, found.is_some());
+                let by_tcp = transport == Transport::Tcp || upstreams.tcp;
+                let found = self.ask_one(server, query, by_tcp, until).await;
+                self.note(server, found.is_some());
                 let Some((reply, by)) = found else { continue };
                 let code = ResponseCode::from_low(reply.code());
                 // Another one may know, or be willing.
@@ -131,7 +174,7 @@ impl Forwarder {
         &self,
         server: SocketAddr,
         query: &Query,
-        transport: Transport,
+        by_tcp: bool,
         until: Instant,
     ) -> Option<(Reply, Transport)> {
         let exchange = async |by| {
@@ -148,7 +191,7 @@ impl Forwarder {
                 }
             }
         };
-        if transport == Transport::Tcp || self.upstreams.tcp {
+        if by_tcp {
             return exchange(Transport::Tcp).await;
         }
         let cut = exchange(Transport::Udp).await?;
@@ -158,23 +201,27 @@ impl Forwarder {
         Some(exchange(Transport::Tcp).await.unwrap_or(cut))
     }
 
-    fn order(&self) -> Vec<usize> {
-        let first = match self.upstreams.rotate {
+    fn order(&self, upstreams: &Upstreams) -> Vec<SocketAddr> {
+        let first = match upstreams.rotate {
             true => self.turn.fetch_add(1, Ordering::Relaxed),
             false => 0,
         };
         let now = Instant::now();
         let ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        let ailing: Vec<bool> = ailing
-            .iter()
-            .map(|until| until.is_some_and(|until| now < until))
-            .collect();
-        order(&ailing, first)
+        let servers = upstreams.servers.iter();
+        let ails = |server| ailing.get(server).is_some_and(|until| now < *until);
+        let ailing: Vec<bool> = servers.map(ails).collect();
+        let order = order(&ailing, first).into_iter();
+        order.map(|index| upstreams.servers[index]).collect()
     }
 
-    fn note(&self, index: usize, answered: bool) {
+    fn note(&self, server: SocketAddr, answered: bool) {
         let mut ailing = self.ailing.lock().unwrap_or_else(PoisonError::into_inner);
-        ailing[index] = (!answered).then(|| Instant::now() + RECOVERY);
+        if answered {
+            ailing.remove(&server);
+        } else {
+            ailing.insert(server, Instant::now() + RECOVERY);
+        }
     }
 }
 

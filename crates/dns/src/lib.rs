@@ -17,12 +17,13 @@ mod forward;
 mod query;
 mod reply;
 mod server;
+mod shared;
 mod upstream;
 mod view;
 mod wire;
 mod zone;
 
-pub use forward::Forwarder;
+pub use forward::{Changes, Forwarder};
 pub use query::Transport;
 pub use server::{Listening, Resolver, Sockets};
 pub use upstream::{MakeSocket, Origin, Upstreams};

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use crate::answer::answer;
 use crate::dice::{self, Dice};
-use crate::forward::Forwarder;
+use crate::forward::{Changes, Forwarder};
 use crate::query::{MAX_QUERY, Query, Transport, Unusable, encode};
 use crate::upstream::{Origin, Upstreams, framed};
 use crate::view::View;
@@ -77,11 +77,18 @@ impl Resolver {
         }
     }
 
-    /// A set of servers for the views that share it; what they answer is kept there.
-    pub fn forwarder(&self, upstreams: Upstreams, origin: Origin) -> Arc<Forwarder> {
+    /// A set of servers for the views that share it; what they answer is kept there. `changes`
+    /// tells, before each question, whether they are others by now.
+    pub fn forwarder(
+        &self,
+        upstreams: Upstreams,
+        changes: Option<Box<Changes>>,
+        origin: Origin,
+    ) -> Arc<Forwarder> {
         let under_way = Arc::clone(&self.under_way);
         Arc::new(Forwarder::new(
             upstreams,
+            changes,
             origin,
             self.scope.clone(),
             under_way,

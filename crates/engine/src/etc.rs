@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use berth_net::RESOLVER;
 use berth_net::files::{self, Internal, ResolvConf};
@@ -16,6 +18,10 @@ use crate::network::Join;
 use crate::record::{Connected, Record};
 use crate::shared::Shared;
 use crate::spec::EtcFiles;
+
+const HOSTS_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where systemd-resolved tells the servers that it asks itself.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Where they lie. A container that shares another's network shares its files.
 pub fn paths(shared: &Shared, record: &Record) -> EtcFiles {
@@ -247,6 +253,38 @@ pub fn internal_resolv_conf(shared: &Shared, record: &Record) -> Internal {
     files::internal_resolv_conf(sources.inputs(), RESOLVER.into())
 }
 
+/// Tells what [`internal_resolv_conf`] would be now, if the host's files have changed since it was
+/// asked last. It looks at them each time; that is a few microseconds.
+pub fn host_changes(
+    shared: &Shared,
+    record: &Record,
+) -> impl Fn() -> Option<Internal> + Send + Sync + 'static {
+    let wishes = Wishes::of(shared, record);
+    let seen = Mutex::new(stamps());
+    move || {
+        let now = stamps();
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == now {
+            return None;
+        }
+        *seen = now;
+        drop(seen);
+        let sources = Sources::with(wishes.clone());
+        Some(files::internal_resolv_conf(
+            sources.inputs(),
+            RESOLVER.into(),
+        ))
+    }
+}
+
+/// What tells one state of the host's files from another; nothing of one that is not there.
+fn stamps() -> [Option<(u64, i64, i64, u64)>; 2] {
+    [HOSTS_RESOLV_CONF, RESOLVED].map(|path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+    })
+}
+
 /// Points a running container to the name server that it has got, unless somebody has changed
 /// what it was told. Blocks.
 pub fn point_to_resolver(shared: &Shared, record: &Record) -> Result<()> {
@@ -263,13 +301,19 @@ pub fn point_to_resolver(shared: &Shared, record: &Record) -> Result<()> {
 struct Sources {
     host: String,
     resolved: Option<String>,
+    wishes: Wishes,
+}
+
+/// Of the user, or else of the daemon.
+#[derive(Clone)]
+struct Wishes {
     servers: Vec<String>,
     search: Vec<String>,
     options: Vec<String>,
 }
 
-impl Sources {
-    fn read(shared: &Shared, record: &Record) -> Self {
+impl Wishes {
+    fn of(shared: &Shared, record: &Record) -> Self {
         let config = &shared.config;
         let or = |own: &Option<Vec<String>>, default: &[String]| match own {
             Some(own) if !own.is_empty() => own.clone(),
@@ -277,11 +321,23 @@ impl Sources {
         };
         let servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
         Self {
-            host: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-            resolved: fs::read_to_string("/run/systemd/resolve/resolv.conf").ok(),
             servers: or(&record.host.dns, &servers),
             search: or(&record.host.dns_search, &config.dns_search),
             options: or(&record.host.dns_options, &config.dns_options),
+        }
+    }
+}
+
+impl Sources {
+    fn read(shared: &Shared, record: &Record) -> Self {
+        Self::with(Wishes::of(shared, record))
+    }
+
+    fn with(wishes: Wishes) -> Self {
+        Self {
+            host: fs::read_to_string(HOSTS_RESOLV_CONF).unwrap_or_default(),
+            resolved: fs::read_to_string(RESOLVED).ok(),
+            wishes,
         }
     }
 
@@ -289,9 +345,9 @@ impl Sources {
         ResolvConf {
             host: &self.host,
             resolved: self.resolved.as_deref(),
-            servers: &self.servers,
-            search: &self.search,
-            options: &self.options,
+            servers: &self.wishes.servers,
+            search: &self.wishes.search,
+            options: &self.wishes.options,
             host_network: false,
         }
     }

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use berth_base::Id;
 use berth_dns::{
-    Forwarder, Listening, Membership, Origin, Resolver, Sockets, Transport, Upstreams,
+    Changes, Forwarder, Listening, Membership, Origin, Resolver, Sockets, Transport, Upstreams,
 };
 use berth_dns::{View, Zone};
 use berth_docker::network::EndpointSettings;
+use berth_net::files::Internal;
 use berth_net::{Net, Protocol, RESOLVER, ResolverSockets};
 use berth_tasks::Scope;
 
@@ -156,15 +157,8 @@ impl Names {
         netns: BorrowedFd<'_>,
     ) -> Result<(Option<Arc<Forwarder>>, bool)> {
         let settings = etc::internal_resolv_conf(shared, record);
-        let servers: Vec<SocketAddr> = settings
-            .servers
-            .iter()
-            // It would ask itself.
-            .filter(|server| !settings.servers_are_own || **server != IpAddr::from(RESOLVER))
-            .map(|server| SocketAddr::from((*server, DNS)))
-            .collect();
-        let upstreams = Upstreams::new(&servers, settings.options.iter().map(String::as_str));
-        let forwarder = if servers.is_empty() {
+        let upstreams = upstreams_of(&settings);
+        let forwarder = if upstreams.servers.is_empty() {
             None
         } else if settings.servers_are_own {
             let netns = netns.try_clone_to_owned().context("keep its network")?;
@@ -176,9 +170,14 @@ impl Names {
                 };
                 net.socket(netns.as_fd(), protocol, server)
             }));
-            Some(self.resolver.forwarder(upstreams, origin))
+            Some(self.resolver.forwarder(upstreams, None, origin))
         } else if places.iter().any(Place::leads_out) {
-            Some(self.lock().forwarder(&self.resolver, upstreams))
+            let changes = etc::host_changes(shared, record);
+            let changes = move || changes().map(|settings| upstreams_of(&settings));
+            Some(
+                self.lock()
+                    .forwarder(&self.resolver, upstreams, Box::new(changes)),
+            )
         } else {
             // What is cut off from the world learns nothing of it by way of the host's servers.
             None
@@ -202,14 +201,20 @@ impl Inner {
         zone
     }
 
-    fn forwarder(&mut self, resolver: &Resolver, upstreams: Upstreams) -> Arc<Forwarder> {
+    /// One for all whose servers are these: the host's, whose changes they share.
+    fn forwarder(
+        &mut self,
+        resolver: &Resolver,
+        upstreams: Upstreams,
+        changes: Box<Changes>,
+    ) -> Arc<Forwarder> {
         let mut all = self.forwarders.iter().filter_map(Weak::upgrade);
         if let Some(found) = all.find(|it| *it.upstreams() == upstreams) {
             return found;
         }
         drop(all);
         self.forwarders.retain(|it| it.strong_count() > 0);
-        let made = resolver.forwarder(upstreams, Origin::Host);
+        let made = resolver.forwarder(upstreams, Some(changes), Origin::Host);
         self.forwarders.push(Arc::downgrade(&made));
         made
     }
@@ -224,6 +229,18 @@ impl Inner {
         seat.zones = zones;
         seat.listening.show(view);
     }
+}
+
+/// The servers of a container's name server, and how they are asked.
+fn upstreams_of(settings: &Internal) -> Upstreams {
+    let servers: Vec<SocketAddr> = settings
+        .servers
+        .iter()
+        // It would ask itself.
+        .filter(|server| !settings.servers_are_own || **server != IpAddr::from(RESOLVER))
+        .map(|server| SocketAddr::from((*server, DNS)))
+        .collect();
+    Upstreams::new(&servers, settings.options.iter().map(String::as_str))
 }
 
 impl Place<'_> {

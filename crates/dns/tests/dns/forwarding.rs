@@ -21,7 +21,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(reply: impl Fn(&Message) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    async fn start(mut reply: impl FnMut(&Message) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -81,7 +81,7 @@ fn bytes(message: &Message) -> Vec<u8> {
 
 fn behind(resolver: &Resolver, servers: &[SocketAddr], options: &str) -> View {
     let upstreams = Upstreams::new(servers, options.split_whitespace());
-    view(Some(resolver.forwarder(upstreams, Origin::Host)))
+    view(Some(resolver.forwarder(upstreams, None, Origin::Host)))
 }
 
 async fn container(servers: &[&Server], options: &str) -> Container {
@@ -201,6 +201,101 @@ async fn the_same_question_is_asked_once_and_each_client_has_its_own_answer() {
 }
 
 #[tokio::test]
+async fn who_asks_the_same_meanwhile_waits_for_that_answer() {
+    let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let servers = [server.local_addr().unwrap()];
+    let container = Container::new(|resolver| behind(resolver, &servers, "timeout:30"));
+    let gate = tokio::sync::Semaphore::new(0);
+    let names = ["example.org.", "EXAMPLE.org.", "example.ORG."];
+    let ask = |name| container.ask(name, RecordType::A);
+    let all_have_asked = async {
+        // Read after the others, and answered at once.
+        container.ask("db.", RecordType::A).await;
+        gate.add_permits(1);
+    };
+    // It answers when all have asked, and nothing that may be kept.
+    let serve = async {
+        let mut buffer = [0; 512];
+        let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+        let asked = Message::from_vec(&buffer[..length]).unwrap();
+        let _open = gate.acquire().await;
+        let reply = bytes(&refusal(&asked, ResponseCode::NXDomain));
+        server.send_to(&reply, client).await.unwrap();
+    };
+    let (a, b, c, (), ()) = tokio::join!(
+        ask(names[0]),
+        ask(names[1]),
+        ask(names[2]),
+        all_have_asked,
+        serve
+    );
+    for (reply, name) in [a, b, c].iter().zip(names) {
+        assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+        assert_eq!(reply.queries[0].name().to_string(), name);
+    }
+    let again = server.try_recv_from(&mut [0; 512]);
+    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn other_servers_are_asked_from_the_next_question_on() {
+    let first = Server::start(|question| vec![bytes(&right(question, 1))]).await;
+    let second = Server::start(|question| vec![bytes(&right(question, 2))]).await;
+    let upstreams = |server: &Server| Upstreams::new(&[server.address], []);
+    let (from, to) = (upstreams(&first), upstreams(&second));
+    let changed = Arc::new(std::sync::Mutex::new(None));
+    let told = changed.clone();
+    let container = Container::new(|resolver| {
+        let changes = Box::new(move || told.lock().unwrap().take());
+        view(Some(resolver.forwarder(from, Some(changes), Origin::Host)))
+    });
+    let ask = async |name| data(&container.ask(name, RecordType::A).await);
+    assert_eq!(ask("a.org.").await, ["192.0.2.1"]);
+    *changed.lock().unwrap() = Some(to);
+    assert_eq!(ask("b.org.").await, ["192.0.2.2"]);
+    // What the others said is forgotten.
+    assert_eq!(ask("a.org.").await, ["192.0.2.2"]);
+}
+
+/// Thousands of damaged answers, the same ones in every run: each question is answered.
+#[tokio::test]
+async fn damaged_answers_by_the_thousand_harm_nobody() {
+    const ANSWERS: usize = 4_000;
+    // The sequence of Knuth's MMIX.
+    let mut state = 0x5eed_u64;
+    let mut next = move |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let server = Server::start(move |question| {
+        let mut reply = bytes(&right(question, 1));
+        for _ in 0..=next(6) {
+            let at = next(reply.len());
+            // Its own id, so that it is read.
+            if at > 1 {
+                reply[at] = u8::try_from(next(256)).unwrap();
+            }
+        }
+        if next(4) == 0 {
+            reply.truncate(2 + next(reply.len() - 2));
+        }
+        // After it a sound one, for where the damaged one is nobody's.
+        vec![reply, bytes(&right(question, 1))]
+    })
+    .await;
+    let container = container(&[&server], "timeout:1").await;
+    for index in 0..ANSWERS {
+        // Records are passed on as the server said them, for the client to judge.
+        let asked = bytes(&question(&format!("n{index}.example.org."), RecordType::A));
+        assert_eq!(container.send_bytes(&asked).await[..2], asked[..2]);
+    }
+    let reply = container.ask("db.", RecordType::A).await;
+    assert_eq!(data(&reply), ["10.0.0.3"]);
+}
+
+#[tokio::test]
 async fn no_more_than_a_limit_of_questions_waits_and_the_rest_is_refused() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     // Each question that is under way has a socket.
@@ -249,7 +344,7 @@ async fn a_containers_own_servers_are_asked_from_its_namespace() {
     }));
     let container = Container::new(|resolver| {
         let upstreams = Upstreams::new(&[server.address], []);
-        view(Some(resolver.forwarder(upstreams, origin)))
+        view(Some(resolver.forwarder(upstreams, None, origin)))
     });
     let reply = container.ask("example.org.", RecordType::A).await;
     assert_eq!(data(&reply), ["192.0.2.1"]);

@@ -130,9 +130,11 @@ async fn the_sockets_are_closed_when_it_has_stopped() {
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let servers = [silent.local_addr().unwrap()];
     let container = Container::new(|resolver| {
-        view(Some(
-            resolver.forwarder(Upstreams::new(&servers, []), Origin::Host),
-        ))
+        view(Some(resolver.forwarder(
+            Upstreams::new(&servers, []),
+            None,
+            Origin::Host,
+        )))
     });
     let asked = question("example.org.", RecordType::A).to_vec().unwrap();
     container.socket().await.send(&asked).await.unwrap();

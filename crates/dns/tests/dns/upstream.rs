@@ -91,9 +91,11 @@ impl Drop for Dnsmasq {
 }
 
 fn behind(resolver: &Resolver, servers: &[SocketAddr]) -> View {
-    view(Some(
-        resolver.forwarder(Upstreams::new(servers, []), Origin::Host),
-    ))
+    view(Some(resolver.forwarder(
+        Upstreams::new(servers, []),
+        None,
+        Origin::Host,
+    )))
 }
 
 #[tokio::test]
