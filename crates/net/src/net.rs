@@ -354,15 +354,12 @@ impl Net {
                 self.create_child(child, network.mtu, netns, interface, mac)?;
                 made.interface = Some(Interface::Child);
             }
-            (Driver::Bridge(bridge), Some(link)) => {
-                let made_veth = self.create_veth(link, netns, interface, address)?;
+            (Driver::Bridge(bridge), link) => {
+                let link = link.as_ref();
+                let made_veth = self.create_port(network, link, netns, interface, address)?;
                 made.interface = Some(Interface::Veth(made_veth.clone()));
                 self.set_mode_of(&made_veth, bridge, !made.bindings.is_empty())?;
                 veth = Some(made_veth);
-            }
-            (Driver::Bridge(bridge), None) => {
-                let name = bridge.name.clone();
-                return Err(Error::BridgeMissing { name });
             }
         }
         let ways = network.ways();
@@ -382,12 +379,12 @@ impl Net {
             veth,
         };
         self.configure(netns, &interface_of(request, &endpoint, ways))?;
-        if let (Some(veth), Some(link)) = (&endpoint.veth, &place.link) {
+        if let (Some(veth), Some(bridge)) = (&endpoint.veth, network.bridge()) {
             self.await_carrier(veth)?;
-            self.await_carrier(&link.name)?;
+            self.await_carrier(&bridge.name)?;
             if request.mac.is_some() {
                 for address in addresses {
-                    self.forget_neighbour(link, address)?;
+                    self.forget_neighbour(&bridge.name, address)?;
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::bridge::{self, Link, failed};
 use crate::child::{self, Child};
 use crate::error::Error;
 use crate::namespace::{CARRIER_LOOK, CARRIER_TIMEOUT, Interface};
-use crate::network::Driver;
+use crate::network::{Driver, Network};
 
 /// Random names that are tried for a veth pair.
 const NAME_ATTEMPTS: usize = 8;
@@ -24,6 +24,33 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 const REMOVAL_LOOK: Duration = Duration::from_micros(200);
 
 impl Net {
+    /// The same on a network's bridge, whose link is `link` as far as is known: if somebody has
+    /// removed it, it is made again.
+    pub(super) fn create_port(
+        &self,
+        network: &Network,
+        link: Option<&Link>,
+        netns: BorrowedFd<'_>,
+        name: &str,
+        peer_mac: [u8; 6],
+    ) -> Result<String, Error> {
+        let Some(link) = link else {
+            let mended = self.mend_bridge(network)?;
+            return self.create_veth(&mended, netns, name, peer_mac);
+        };
+        let refused = match self.create_veth(link, netns, name, peer_mac) {
+            Err(error) => error,
+            made => return made,
+        };
+        let found = bridge::look_up(&mut lock(&self.route), &link.name)?;
+        if found.is_some_and(|found| found.index == link.index) {
+            return Err(refused);
+        }
+        tracing::warn!(bridge = link.name, "somebody removed it; it is made again");
+        let mended = self.mend_bridge(network)?;
+        self.create_veth(&mended, netns, name, peer_mac)
+    }
+
     /// `name` is the interface's in the container.
     pub(super) fn create_veth(
         &self,
@@ -167,9 +194,14 @@ impl Net {
     }
 
     /// The host may remember the address's last holder.
-    pub(super) fn forget_neighbour(&self, bridge: &Link, address: IpAddr) -> Result<(), Error> {
-        let forgotten = route::forget_neighbour(&mut lock(&self.route), bridge.index, address);
-        forgotten.map_err(failed("forget the neighbour on", &bridge.name))
+    pub(super) fn forget_neighbour(&self, bridge: &str, address: IpAddr) -> Result<(), Error> {
+        let mut socket = lock(&self.route);
+        let forgotten = match route::link(&mut socket, bridge) {
+            Ok(Some(link)) => route::forget_neighbour(&mut socket, link.index, address),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        forgotten.map_err(failed("forget the neighbour on", bridge))
     }
 
     /// The interface goes silent now, and away later.

@@ -8,7 +8,7 @@ use berth_sys::netlink::route::{self, Family};
 use super::state::Known;
 use super::{Net, lock, relayed};
 use crate::address::{Address, Cidr};
-use crate::bridge::{self, failed};
+use crate::bridge::{self, Link, failed};
 use crate::child::{self, Child};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -76,6 +76,39 @@ impl Net {
         }
     }
 
+    /// Makes a network's bridge that is gone, with the ports of those who are connected.
+    pub(super) fn mend_bridge(&self, network: &Network) -> Result<Link, Error> {
+        let missing = |bridge: &Bridge| Error::BridgeMissing {
+            name: bridge.name.clone(),
+        };
+        let bridge = network.bridge();
+        let bridge = bridge.expect("only networks with a bridge have ports");
+        if network.id == DEFAULT_NETWORK && self.config.bridge.user_managed {
+            return Err(missing(bridge));
+        }
+        let link = bridge::restore(&mut lock(&self.route), network, bridge, self.group())?;
+        let mut state = lock(&self.state);
+        state.set_link(&network.id, &link);
+        let endpoints = state.all().filter(|it| it.network == network.id);
+        let endpoints: Vec<Endpoint> = endpoints.cloned().collect();
+        drop(state);
+        self.route_loopback(network)?;
+        for endpoint in endpoints {
+            let Some(veth) = &endpoint.veth else { continue };
+            let mut socket = lock(&self.route);
+            // Its container may be ending.
+            let Some(port) = route::link(&mut socket, veth).map_err(failed("look at", veth))?
+            else {
+                continue;
+            };
+            let put = route::set_master(&mut socket, port.index, link.index);
+            put.map_err(failed("put on its bridge", veth))?;
+            drop(socket);
+            self.set_mode_of(veth, bridge, !endpoint.ports.is_empty())?;
+        }
+        Ok(link)
+    }
+
     /// Unless it was there before the network.
     fn remove_bridge(&self, name: &str) -> Result<(), Error> {
         let own = bridge::find_own(&mut lock(&self.route), name, self.group())?;
@@ -104,19 +137,21 @@ impl Net {
         let own = |network: &&Network| network.id != DEFAULT_NETWORK;
         for network in networks.iter().filter(own) {
             let mut socket = lock(&self.route);
-            let link = match &network.driver {
+            let found = match &network.driver {
                 Driver::Bridge(bridge) => {
-                    Some(bridge::restore(&mut socket, network, bridge, self.group())?)
+                    bridge::restore(&mut socket, network, bridge, self.group()).map(Some)
                 }
                 Driver::Child(child) => {
-                    // The parent may be unplugged, and the containers of other networks run on.
-                    let found = child::ensure(&mut socket, &network.id, child, self.group());
-                    if let Err(error) = found {
-                        tracing::warn!(%error, network = network.id, "restore a network");
-                    }
-                    None
+                    child::ensure(&mut socket, &network.id, child, self.group()).map(|()| None)
                 }
             };
+            // A parent may be unplugged, a name be another's by now; the containers of other
+            // networks run on. Whoever connects is told.
+            let link = found.unwrap_or_else(|error| {
+                let error = berth_base::Chain(&error).to_string();
+                tracing::error!(error, network = network.id, "restore a network");
+                None
+            });
             restored.push(Known::new(network.clone(), link));
         }
         lock(&self.state).replace(restored, endpoints);
@@ -124,12 +159,19 @@ impl Net {
             live.fill()?;
         }
         for network in networks.iter().filter(own) {
-            self.route_loopback(network)?;
+            if self.has_link(&network.id) {
+                self.route_loopback(network)?;
+            }
         }
         let adopted = self.relay.adopt_connected();
         adopted.map_err(relayed("hand it the ports"))?;
         self.put_links_in_order(endpoints)?;
         self.end_unused_v6()
+    }
+
+    fn has_link(&self, id: &str) -> bool {
+        let state = lock(&self.state);
+        state.network(id).is_some_and(|known| known.link.is_some())
     }
 
     /// Lets the host forward IPv6. The rules come first, so that it never does so for others.

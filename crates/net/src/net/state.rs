@@ -90,6 +90,13 @@ impl State {
         self.networks.values()
     }
 
+    /// The network's bridge is another link.
+    pub fn set_link(&mut self, id: &str, link: &Link) {
+        if let Some(known) = self.networks.get_mut(id) {
+            known.link = Some(link.clone());
+        }
+    }
+
     /// Takes a network out that nobody is connected to.
     pub fn remove_network(&mut self, id: &str) -> Result<Known, Error> {
         let used = self.all().any(|endpoint| endpoint.network == id)

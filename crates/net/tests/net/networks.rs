@@ -276,6 +276,64 @@ fn networks_survive_a_restart_and_what_is_unknown_goes() {
 }
 
 #[test]
+fn a_bridge_that_somebody_removed_comes_back_with_the_next_connection() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("gone"));
+        create(&net, "red");
+        for (network, bridge) in [("red", "br-red"), (DEFAULT_NETWORK, "gone0")] {
+            let id = |number| format!("{network}{number}");
+            let one = connect_to(&net, network, &id(1), &[tcp(8120, 80)]);
+            serve_tcp(&one.netns, 80, "one");
+            run(&format!("ip link del {bridge}"));
+            let two = connect_to(&net, network, &id(2), &[]);
+            let said = ask_tcp(Some(&two.netns), one.ipv4(), 80);
+            assert_eq!(said, Some(format!("one {}", two.ipv4())));
+            for from in [Some(&machine.remote), None] {
+                assert!(ask_tcp(from, MACHINE, 8120).is_some());
+            }
+            assert!(ask_tcp(None, LOCALHOST, 8120).is_some());
+            // And it is no fault for those who leave.
+            run(&format!("ip link del {bridge}"));
+            for number in [1, 2] {
+                net.disconnect(&id(number), network).expect("disconnect");
+            }
+        }
+        net.remove_network("red").expect("remove");
+        let links = run("ip -o link");
+        assert!(!links.contains("br-red"), "{links}");
+    });
+}
+
+#[test]
+fn a_network_whose_bridge_cannot_be_made_spoils_no_other() {
+    with_machine(|machine| {
+        let net = machine.open(machine.config("spoilt"));
+        let networks = [create(&net, "blue"), create(&net, "red")];
+        let red = connect_to(&net, "red", "red1", &[]);
+        serve_tcp(&red.netns, 80, "red");
+        drop(net);
+        run("ip link del br-blue; ip link add br-blue type veth peer name other");
+        let net = machine.open(machine.config("spoilt"));
+        net.restore(&networks, std::slice::from_ref(&red.endpoint))
+            .expect("restore");
+        let other = connect_to(&net, "red", "red2", &[]);
+        assert!(ask_tcp(Some(&other.netns), red.ipv4(), 80).is_some());
+        let netns = net.create_namespace().expect("a namespace");
+        let connect = || {
+            net.connect(EndpointRequest {
+                network: "blue",
+                ..EndpointRequest::new("blue1", netns.as_fd())
+            })
+        };
+        assert!(matches!(connect(), Err(Error::NotABridge { .. })));
+        run("ip link del br-blue");
+        connect().expect("connect");
+        net.disconnect("blue1", "blue").expect("disconnect");
+        net.remove_network("blue").expect("remove");
+    });
+}
+
+#[test]
 fn a_flushed_ruleset_comes_back_with_all_networks() {
     with_machine(|machine| {
         let net = machine.open(machine.config("back"));
