@@ -34,6 +34,10 @@ fn what_a_browser_writes_in_wordpress_outlives_both_containers() {
     std::fs::write(&script, BROWSER).unwrap();
     let browse = |verb: &str| {
         until("the database is ready", || {
+            let told = daemon.docker(&["logs", "mysql"]).stderr;
+            told.contains("ready for connections").then_some(())
+        });
+        until("the page comes", || {
             let page = island.on_neighbour(&format!("curl -fsSL -m 20 {url}"));
             (page.code == 0).then_some(())
         });
