@@ -16,15 +16,13 @@ use berth_net::Endpoint;
 use berth_store::{Durability, Item, Store, Txn};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::links::Link;
 use crate::restart::{Ended, Policy};
 use crate::spec::mounts::Mount;
 
 const RECORDS: &str = "containers/";
 const STATES: &str = "container-states/";
-/// How many records are worth a thread.
-const MIN_SHARE: usize = 100;
 
 /// A container as it was created.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -365,51 +363,26 @@ pub fn load(store: &Store) -> Result<Loaded> {
     store
         .each(STATES, read)
         .context("read the containers' states")?;
-    let mut items = Vec::new();
-    store
-        .each(RECORDS, |item| items.push(item))
-        .context("read the containers' records")?;
-    // Decoding takes most of the time.
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = items.len().div_ceil(workers).max(MIN_SHARE);
-    let decode = |items: &[Item]| Loaded::of(items, &states);
-    let (first, others) = items.split_at(share.min(items.len()));
-    std::thread::scope(|scope| {
-        let others: Vec<_> = others
-            .chunks(share)
-            .map(|items| scope.spawn(move || decode(items)))
-            .collect();
-        let mut loaded = decode(first);
-        for other in others {
-            let panicked = |_| Error::internal("reading the containers' records panicked");
-            let other = other.join().map_err(panicked)?;
-            loaded.containers.extend(other.containers);
-            loaded.known.extend(other.known);
-        }
-        Ok(loaded)
-    })
-}
-
-impl Loaded {
-    fn of(items: &[Item], states: &HashMap<String, Vec<u8>>) -> Self {
-        let mut loaded = Self::default();
-        for item in items {
-            let id = item.key.strip_prefix(RECORDS);
-            loaded.known.extend(id.and_then(|id| id.parse().ok()));
-            match serde_json::from_slice::<Record>(&item.value) {
-                Ok(mut record) => {
-                    record.adopt_endpoint();
-                    let state = states.get(record.id.as_str());
-                    let state = state.and_then(|value| serde_json::from_slice(value).ok());
-                    loaded.containers.push((record, state.unwrap_or_default()));
-                }
-                Err(error) => {
-                    tracing::error!(key = item.key, %error, "a container's record cannot be read");
-                }
+    let mut loaded = Loaded::default();
+    let read = |item: Item| {
+        let id = item.key.strip_prefix(RECORDS);
+        loaded.known.extend(id.and_then(|id| id.parse().ok()));
+        match serde_json::from_slice::<Record>(&item.value) {
+            Ok(mut record) => {
+                record.adopt_endpoint();
+                let state = states.get(record.id.as_str());
+                let state = state.and_then(|value| serde_json::from_slice(value).ok());
+                loaded.containers.push((record, state.unwrap_or_default()));
+            }
+            Err(error) => {
+                tracing::error!(key = item.key, %error, "a container's record cannot be read");
             }
         }
-        loaded
-    }
+    };
+    store
+        .each(RECORDS, read)
+        .context("read the containers' records")?;
+    Ok(loaded)
 }
 
 #[cfg(test)]
