@@ -30,6 +30,8 @@ mod macvlan;
 mod mounts;
 mod names;
 mod network;
+mod network_faults;
+mod network_kills;
 mod networks;
 mod options;
 mod parity;
