@@ -53,9 +53,9 @@ async fn all(shared: &Arc<Shared>) -> Result<()> {
     for (mut record, state, keeper) in others {
         let shared = shared.clone();
         tasks.push(scope.spawn("recover a container", async move {
-            let beginning = one(&shared, &record, state, keeper).await;
+            let mut beginning = one(&shared, &record, state, keeper).await;
             if beginning.keeper.is_some() {
-                settle_networks(&shared, &mut record, &beginning.state).await;
+                settle_networks(&shared, &mut record, &mut beginning.state).await;
             }
             (record, beginning)
         }));
@@ -199,9 +199,9 @@ fn adopt(
     }
 }
 
-/// A network on which a running container shall be and is not: to connect or to disconnect it was
-/// interrupted, and nobody was answered.
-async fn settle_networks(shared: &Shared, record: &mut Record, state: &State) {
+/// A network on which a running container shall be and is not, or is and shall not be: to connect
+/// or to disconnect it was interrupted, and nobody was answered. It is not on it from now on.
+async fn settle_networks(shared: &Shared, record: &mut Record, state: &mut State) {
     if shared.net.is_none() || record.config.network_disabled {
         return;
     }
@@ -213,6 +213,19 @@ async fn settle_networks(shared: &Shared, record: &mut Record, state: &State) {
     });
     if record.endpoints.len() != before
         && let Err(error) = record.save(&shared.store).await
+    {
+        tracing::error!(container = %record.id, %error, "its networks were not recorded");
+    }
+    let on = state.endpoints.len();
+    state.endpoints.retain(|name, connected| {
+        let stays = record.endpoints.contains_key(name);
+        if !stays && let Err(error) = crate::etc::take_from_hosts(shared, record, connected) {
+            tracing::warn!(container = %record.id, %error, "take a network out of its hosts");
+        }
+        stays
+    });
+    if state.endpoints.len() != on
+        && let Err(error) = state.save(&record.id, &shared.store).await
     {
         tracing::error!(container = %record.id, %error, "its networks were not recorded");
     }

@@ -9,11 +9,10 @@ use crate::{daemon, inspect, program, run_detached};
 fn machine(daemon: &Daemon) -> String {
     sh(&format!(
         "nft list table ip {0}; nft list table ip6 {0} 2>/dev/null || true
-         for bridge in {1} $(ip -o link show type bridge | grep -o 'br-[0-9a-f]*'); do
-             ip -o link show master $bridge; ip -o addr show $bridge 2>/dev/null || true
+         for bridge in $(nft list set ip {0} bridges | grep -o '\"[^\"]*\"' | tr -d '\"'); do
+             ip -o link show master $bridge | cut -d: -f2; ip -o -4 addr show $bridge
          done",
-        daemon.instance(),
-        daemon.bridge()
+        daemon.instance()
     ))
 }
 
@@ -21,7 +20,7 @@ fn machine(daemon: &Daemon) -> String {
 fn exhausted_pools_and_subnets_and_taken_addresses_are_refused() {
     let daemon = Daemon::start(
         program(),
-        &["--default-address-pool", "base=10.216.0.0/22,size=24"],
+        &["--default-address-pool", "base=10.221.0.0/22,size=24"],
     );
     daemon.load("busybox");
     // The default bridge has the first.
@@ -46,12 +45,12 @@ fn exhausted_pools_and_subnets_and_taken_addresses_are_refused() {
     refused(409, r#"{"Name":"a"}"#, "network with name a already exists");
     refused(
         500,
-        r#"{"Name":"d","IPAM":{"Config":[{"Subnet":"10.217.0.0/24","Gateway":"10.217.0.255"}]}}"#,
-        "failed to allocate gateway (10.217.0.255): Address already in use",
+        r#"{"Name":"d","IPAM":{"Config":[{"Subnet":"10.222.0.0/24","Gateway":"10.222.0.255"}]}}"#,
+        "failed to allocate gateway (10.222.0.255): Address already in use",
     );
     refused(
         400,
-        r#"{"Name":"d","Internal":true,"IPAM":{"Config":[{"Subnet":"10.217.0.0/24","AuxiliaryAddresses":{"DefaultGatewayIPv4":"10.217.0.9"}}]}}"#,
+        r#"{"Name":"d","Internal":true,"IPAM":{"Config":[{"Subnet":"10.222.0.0/24","AuxiliaryAddresses":{"DefaultGatewayIPv4":"10.222.0.9"}}]}}"#,
         "no gateway can be set on an internal bridge network",
     );
     refused(
@@ -70,11 +69,11 @@ fn exhausted_pools_and_subnets_and_taken_addresses_are_refused() {
         "failed to parse value as time or duration: \"x\""
     );
 
-    let small = ["network", "create", "--subnet", "10.217.0.0/30", "small"];
+    let small = ["network", "create", "--subnet", "10.222.0.0/30", "small"];
     let id = daemon.docker(&small).ok().to_owned();
     run_detached(
         &daemon,
-        "--name one --network small --ip 10.217.0.2",
+        "--name one --network small --ip 10.222.0.2",
         "exec sleep 1000",
     );
     run_detached(&daemon, "--name other --network a", "exec sleep 1000");
@@ -84,7 +83,7 @@ fn exhausted_pools_and_subnets_and_taken_addresses_are_refused() {
         daemon.docker(&all).fails(125, words);
     };
     run(
-        &["--network", "small", "--ip", "10.217.0.2"],
+        &["--network", "small", "--ip", "10.222.0.2"],
         "failed to set up container networking: Address already in use",
     );
     let full = format!("no available IPv4 addresses on this network's address pools: small ({id})");

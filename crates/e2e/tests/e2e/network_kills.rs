@@ -14,7 +14,7 @@ use berth_testkit::{Daemon, Random, sh, until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{daemon, run_detached};
+use crate::{program, run_detached};
 
 const CLIENTS: usize = 3;
 const NETWORKS: u64 = 3;
@@ -204,7 +204,10 @@ fn networks_are_whole_or_not_there_however_the_daemon_is_killed() {
     });
     let rounds = number("BERTH_NETWORK_KILL_ROUNDS").unwrap_or(ROUNDS);
     println!("network_kills: seed {seed}, {rounds} rounds");
-    let mut daemon = daemon();
+    // Pools of its own: others make networks at the same time.
+    let pool = ["--default-address-pool", "base=10.218.0.0/16,size=24"];
+    let mut daemon = Daemon::start(program(), &pool);
+    daemon.load("busybox");
     let mut random = Random::new(seed);
     let mut clients: Vec<Client> = (0..CLIENTS)
         .map(|number| Client::new(number, &daemon, seed + number as u64 + 1))

@@ -98,6 +98,10 @@ impl Owner {
                 "container {id} is not connected to {the}network {name}"
             )));
         }
+        // The intent first: a daemon that is killed in between finds out what it was about.
+        let mut record = (*self.record).clone();
+        record.endpoints.remove(name);
+        self.replace(Arc::new(record)).await?;
         if let Some(connected) = self.state.endpoints.remove(name) {
             self.leave_now(connected).await;
             self.save_state().await;
@@ -106,9 +110,8 @@ impl Owner {
                     .network_event(network, "disconnect", Some(&self.record.id));
             }
         }
-        let mut record = (*self.record).clone();
-        record.endpoints.remove(name);
-        self.replace(Arc::new(record)).await
+        self.publish();
+        Ok(())
     }
 
     fn check_not_leaving(&self) -> Result<()> {
