@@ -4,6 +4,7 @@
 //! The kernel shows the memory where it once put arguments and environment (proc(5),
 //! `/proc/pid/cmdline`): it is written over.
 
+use std::ffi::CStr;
 use std::io;
 use std::sync::OnceLock;
 
@@ -19,16 +20,32 @@ static AREA: OnceLock<Area> = OnceLock::new();
 /// arguments must have been read. Call it while the process has one thread.
 pub fn claim() -> io::Result<()> {
     let area = find()?;
-    for (name, value) in std::env::vars_os() {
-        #[expect(clippy::disallowed_methods, reason = "the caller has one thread")]
-        // SAFETY: the process has one thread, so nobody reads the environment meanwhile. The C
-        // library keeps what is set in memory of its own.
-        unsafe {
-            std::env::set_var(name, value)
-        };
-    }
+    keep_environment();
     AREA.get_or_init(|| area);
     Ok(())
+}
+
+/// Copies the strings of the environment elsewhere, where they stay for good.
+fn keep_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: read by value; the caller has one thread, so nobody changes it.
+    let mut entry = unsafe { environ };
+    while !entry.is_null() {
+        // SAFETY: the array ends with a null pointer, which `entry` is not past.
+        let old = unsafe { *entry };
+        if old.is_null() {
+            return;
+        }
+        // SAFETY: what is not null is a string that ends with a zero.
+        let text = unsafe { CStr::from_ptr(old) };
+        let copy = text.to_owned().into_raw();
+        // SAFETY: a pointer to a string takes the place of one to an equal string.
+        unsafe { *entry = copy };
+        // SAFETY: it was not the last.
+        entry = unsafe { entry.add(1) };
+    }
 }
 
 /// Fields 48 to 51 of /proc/self/stat (proc(5)).

@@ -102,6 +102,12 @@ fn what_a_container_mounts_is_there_although_it_does_not_run() {
         assert!(!diff.stdout.contains("/f"), "{}", diff.stdout);
     }
     assert!(std::fs::read_dir(&host).unwrap().next().is_none());
+    // As Compose does it: nobody has looked before.
+    let create = "create --name put -v vp:/also/not/there -v vp:/nor/this busybox true";
+    daemon.docker(&create.split(' ').collect::<Vec<_>>()).ok();
+    let put = "tar c f | curl -sf --unix-socket sock -T - -H 'Content-Type: application/x-tar' \
+               'http://d/containers/put/archive?path=/also/not/there'; $D cp put:/also/not/there/f -";
+    assert!(shell(&daemon, put).contains("into the volume"));
     let create = ["create", "--name", "ro", "--read-only", "busybox", "true"];
     daemon.docker(&create).ok();
     let file = daemon.root.join("f");

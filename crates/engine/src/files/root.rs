@@ -141,7 +141,7 @@ fn in_stopped<T: Send>(
         if let Some(done) = once()? {
             return Ok(done);
         }
-        make_places(shared, record)?;
+        make_places(shared, record, purpose)?;
         once()?.ok_or_else(no_place)
     });
     for place in shared.held_places(record) {
@@ -174,9 +174,10 @@ fn assembled<T: Send>(
 }
 
 /// Makes what is missing of the places that the container mounts on.
-fn make_places(shared: &Shared, record: &Record) -> Result<()> {
+fn make_places(shared: &Shared, record: &Record, purpose: Purpose) -> Result<()> {
     let handle = shared.table.find(record.id.as_str())?;
-    let _files = handle.files.blocking_lock();
+    // Who came to write has it already.
+    let _files = (purpose != Purpose::Write).then(|| handle.files.blocking_lock());
     if handle.view().state.phase.is_active() {
         let message = format!("container {} has just been started: try again", record.id);
         return Err(Error::conflict(message));
