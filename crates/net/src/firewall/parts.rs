@@ -23,6 +23,12 @@ pub fn input(name: &str) -> Vec<Expression> {
     kind(MetaKey::InputName, name)
 }
 
+/// Of a packet that came in by no interface. By number: `nft` prints an empty name, but reads none.
+pub fn no_input() -> Vec<Expression> {
+    let none = 0u32.to_ne_bytes().to_vec();
+    vec![load(MetaKey::InputIndex, FIRST), Expression::Equal(none)]
+}
+
 pub fn output(name: &str) -> Vec<Expression> {
     kind(MetaKey::OutputName, name)
 }

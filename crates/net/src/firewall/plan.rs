@@ -91,7 +91,7 @@ pub fn plan(inputs: &Inputs) -> Ruleset {
         "postrouting",
         bridged,
         &[
-            input(""),
+            no_input(),
             output_among(BRIDGES),
             translated(),
             not(from_this_host()),

@@ -15,6 +15,10 @@ fn the_table_is_as_planned() {
         let _container = connect(&net, "one", &[tcp(8080, 80), local]);
         let table = run("nft list table ip golden");
         assert_eq!(table, include_str!("golden.nft"));
+        // Whoever saves the rules can load them at the next boot.
+        let saved = machine.directory.path().join("saved.nft");
+        std::fs::write(&saved, &table).expect("write");
+        run(&format!("nft -c -f {}", saved.display()));
     });
 }
 

@@ -80,6 +80,8 @@ pub enum Expression {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetaKey {
+    /// The number of an interface; 0 where there is none.
+    InputIndex,
     InputName,
     OutputName,
     Protocol,
@@ -182,6 +184,7 @@ impl Expression {
 impl MetaKey {
     fn number(self) -> u32 {
         match self {
+            MetaKey::InputIndex => 4,
             MetaKey::InputName => 6,
             MetaKey::OutputName => 7,
             MetaKey::Protocol => 16,
