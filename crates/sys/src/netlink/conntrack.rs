@@ -5,15 +5,19 @@
 
 use std::net::IpAddr;
 
-use super::attributes::{nest, put};
+use super::attributes::{find, nest, put};
 use super::route::Family;
-use super::{Error, Messages, NLM_F_ACK, NLM_F_REQUEST, Socket};
+use super::{Error, Messages, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Socket};
 
 // <linux/netfilter/nfnetlink.h>, <linux/netfilter/nfnetlink_conntrack.h>
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
+const NFGENMSG_BYTES: usize = 4;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
@@ -30,7 +34,7 @@ const FILTER_PROTO_DST_PORT: u32 = 1 << 5;
 
 /// Forgets the connections that this address answers (the translated ones included).
 pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
-    flush(socket, Family::of(address), |out| {
+    forget(socket, Family::of(address), |out| {
         nest(out, CTA_TUPLE_REPLY, |out| put_source(out, address));
         filter(out, 0, FILTER_IP_SRC);
     })
@@ -38,7 +42,7 @@ pub fn forget_answered_by(socket: &mut Socket, address: IpAddr) -> Result<(), Er
 
 /// Forgets the connections that this address began (the translated ones included).
 pub fn forget_begun_by(socket: &mut Socket, address: IpAddr) -> Result<(), Error> {
-    flush(socket, Family::of(address), |out| {
+    forget(socket, Family::of(address), |out| {
         nest(out, CTA_TUPLE_ORIG, |out| put_source(out, address));
         filter(out, FILTER_IP_SRC, 0);
     })
@@ -58,7 +62,7 @@ pub fn forget_port(
     protocol: u8,
     port: u16,
 ) -> Result<(), Error> {
-    flush(socket, family, |out| {
+    forget(socket, family, |out| {
         nest(out, CTA_TUPLE_ORIG, |out| {
             nest(out, CTA_TUPLE_PROTO, |out| {
                 put(out, CTA_PROTO_NUM, &[protocol]);
@@ -76,17 +80,43 @@ fn filter(out: &mut Vec<u8>, original: u32, reply: u32) {
     });
 }
 
-fn flush(
+/// One by one: older kernels know the filter for lists only, 6.1 among them.
+fn forget(
     socket: &mut Socket,
     family: Family,
-    write: impl FnOnce(&mut Vec<u8>),
+    filter: impl FnOnce(&mut Vec<u8>),
 ) -> Result<(), Error> {
-    let mut messages = Messages::new();
-    let kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
-    messages.push(kind, NLM_F_REQUEST | NLM_F_ACK, |out| {
+    let mut list = Messages::new();
+    list.push(kind(IPCTNL_MSG_CT_GET), NLM_F_REQUEST | NLM_F_DUMP, |out| {
         out.extend([family.byte(), 0, 0, 0]);
-        write(out);
+        filter(out);
     });
-    socket.execute(messages)?;
+    for found in socket.dump(list)? {
+        let attributes = found.payload.get(NFGENMSG_BYTES..).unwrap_or_default();
+        let Some(tuple) = find(attributes, CTA_TUPLE_ORIG) else {
+            continue;
+        };
+        let mut message = Messages::new();
+        let flags = NLM_F_REQUEST | NLM_F_ACK;
+        message.push(kind(IPCTNL_MSG_CT_DELETE), flags, |out| {
+            out.extend([family.byte(), 0, 0, 0]);
+            nest(out, CTA_TUPLE_ORIG, |out| out.extend(tuple));
+            // Another one may have the same tuple by now.
+            for kind in [CTA_ID, CTA_ZONE] {
+                if let Some(value) = find(attributes, kind) {
+                    put(out, kind, value);
+                }
+            }
+        });
+        match socket.execute(message) {
+            // It has ended meanwhile.
+            Err(error) if error.is(libc::ENOENT) => {}
+            other => drop(other?),
+        }
+    }
     Ok(())
+}
+
+fn kind(message: u16) -> u16 {
+    NFNL_SUBSYS_CTNETLINK << 8 | message
 }
