@@ -28,6 +28,7 @@ pub mod live;
 mod obstacles;
 mod parts;
 mod plan;
+mod tracked;
 
 use elements::{include, network_elements, port_elements, refill};
 pub use obstacles::{Obstacle, Obstacles};

@@ -118,28 +118,46 @@ impl Socket {
     /// Sends the messages and waits until each was acknowledged or refused; the first refusal is
     /// returned, after all were handled. Each must have `NLM_F_ACK`.
     pub fn execute(&mut self, messages: Messages) -> Result<Vec<Reply>, Error> {
-        self.converse(messages, false)
+        let mut replies = Vec::new();
+        self.converse(messages, false, &mut |kind, payload| {
+            replies.push(Reply::new(kind, payload));
+        })?;
+        Ok(replies)
     }
 
     /// Sends a batch of nfnetlink: all or nothing; its last message but the closing one must have
     /// `NLM_F_ACK`.
     pub fn execute_batch(&mut self, messages: Messages) -> Result<(), Error> {
-        self.converse(messages, true).map(|_| ())
+        self.converse(messages, true, &mut |_, _| {})
     }
 
     /// One message with `NLM_F_DUMP`, answered by many.
     pub fn dump(&mut self, messages: Messages) -> Result<Vec<Reply>, Error> {
-        self.converse(messages, false)
+        self.execute(messages)
+    }
+
+    /// As [`Socket::dump`], where the answers may be too many to keep: each is seen as it comes.
+    pub fn dump_each(
+        &mut self,
+        messages: Messages,
+        mut see: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.converse(messages, false, &mut |_, payload| see(payload))
     }
 
     /// Ends with the end of a dump or with the answer to the last message that asked for one. A
     /// batch that is refused as a whole is answered at its beginning, perhaps with nothing after.
-    fn converse(&mut self, mut messages: Messages, batch: bool) -> Result<Vec<Reply>, Error> {
+    fn converse(
+        &mut self,
+        mut messages: Messages,
+        batch: bool,
+        see: &mut dyn FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
         let first = self.sequence.wrapping_add(1);
         let last_asking = messages.number(first);
         self.sequence = self.sequence.wrapping_add(messages.count);
         self.send(&messages.bytes)?;
-        let (mut replies, mut refusal) = (Vec::new(), None);
+        let mut refusal = None;
         loop {
             let flags = RecvFlags::empty();
             let (received, _) = rustix::net::recv(&self.fd, &mut self.buffer[..], flags)?;
@@ -151,19 +169,16 @@ impl Socket {
                     continue; // left over from a request that ended early
                 }
                 match header.kind {
-                    NLMSG_DONE => return refusal.map_or(Ok(replies), Err),
+                    NLMSG_DONE => return refusal.map_or(Ok(()), Err),
                     NLMSG_ERROR => {
                         let error = Error::parse(index, payload);
                         let whole = batch && index == 0 && error.is_some();
                         refusal = refusal.or(error);
                         if whole || index == last_asking {
-                            return refusal.map_or(Ok(replies), Err);
+                            return refusal.map_or(Ok(()), Err);
                         }
                     }
-                    kind => replies.push(Reply {
-                        kind,
-                        payload: payload.to_vec(),
-                    }),
+                    kind => see(kind, payload),
                 }
             }
         }
@@ -255,6 +270,15 @@ fn set_option(fd: &impl AsFd, option: i32, value: u32) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+impl Reply {
+    fn new(kind: u16, payload: &[u8]) -> Self {
+        Self {
+            kind,
+            payload: payload.to_vec(),
+        }
     }
 }
 

@@ -12,12 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use berth_base::Chain;
-use berth_sys::netlink::{self, Socket, conntrack, route};
+use berth_sys::netlink::conntrack::{self, Tracked};
+use berth_sys::netlink::{self, Socket, route};
 use berth_sys::nft::{self, Family};
 use rustix::event::PollFlags;
 
 use super::firewalld::{self, Membership};
 use super::foreign::{self, Passage};
+use super::tracked::Forgetter;
 use super::{Contents, Fill, Inputs, Obstacles, Ruleset};
 use crate::bridge::{self, failed};
 use crate::config::{Config, Firewall};
@@ -46,6 +48,7 @@ pub struct Live {
 
 struct Kept {
     socket: Mutex<Socket>,
+    forgetter: Forgetter,
     instance: String,
     /// That of IPv4, and while there is a network with IPv6 that of IPv6.
     rulesets: Mutex<Vec<Arc<Ruleset>>>,
@@ -79,7 +82,12 @@ impl Live {
         super::apply(&mut socket, &v4, Fill::Beside(network))
             .map_err(failed("make the nftables table", instance))?;
         let insert = config.firewall == Firewall::Auto;
+        let forgetter = Forgetter::start().map_err(|source| Error::Netlink {
+            what: "watch tracked connections".to_owned(),
+            source,
+        })?;
         let table = Arc::new(Kept {
+            forgetter,
             socket: Mutex::new(socket),
             instance: instance.to_owned(),
             rulesets: Mutex::new(vec![Arc::new(v4)]),
@@ -173,10 +181,8 @@ impl Live {
     /// What is tracked of connections to and from the endpoint, which is gone: a flow that others
     /// keep up would go to the next who has its address.
     pub fn forget(&self, endpoint: &Endpoint) {
-        let mut socket = self.table.lock();
         for address in endpoint.addresses() {
-            report(conntrack::forget_answered_by(&mut socket, address));
-            report(conntrack::forget_begun_by(&mut socket, address));
+            self.table.forgetter.address(address);
         }
     }
 
@@ -185,10 +191,7 @@ impl Live {
         self.table
             .change(|socket, ruleset| super::withdraw(socket, ruleset, endpoint))?;
         if udp_ports(endpoint).next().is_some() {
-            let mut socket = self.table.lock();
-            for address in endpoint.addresses() {
-                report(conntrack::forget_answered_by(&mut socket, address));
-            }
+            self.forget(endpoint);
         }
         Ok(())
     }
@@ -451,17 +454,20 @@ fn watch(table: Arc<Kept>) -> io::Result<Watch> {
 
 /// Flows of UDP that went on before the ports were published would never come to them.
 fn begin_flows_anew(socket: &mut Socket, endpoint: &Endpoint) {
-    for port in udp_ports(endpoint) {
-        let family = route::Family::of(port.host_ip);
-        let forgotten =
-            conntrack::forget_port(socket, family, Protocol::Udp.number(), port.host_port);
-        report(forgotten);
-    }
-}
-
-fn report(result: Result<(), netlink::Error>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "forget tracked connections");
+    let udp = Protocol::Udp.number();
+    for family in [route::Family::V4, route::Family::V6] {
+        let of_family = |port: &&PortBinding| route::Family::of(port.host_ip) == family;
+        let ports: Vec<u16> = udp_ports(endpoint)
+            .filter(of_family)
+            .map(|port| port.host_port)
+            .collect();
+        if ports.is_empty() {
+            continue;
+        }
+        let unwanted = |tracked: &Tracked| tracked.protocol == udp && ports.contains(&tracked.port);
+        if let Err(error) = conntrack::forget(socket, family, unwanted) {
+            tracing::warn!(%error, "forget tracked connections");
+        }
     }
 }
 
